@@ -1,0 +1,75 @@
+# shellcheck shell=sh
+# What runs scenarios in dom0: the lines to the host, one scenario with its deadline, the results disk.
+
+# The second serial port; Xen and dom0 write to the first.
+TELL=/dev/ttyS1
+# shellcheck source=/dev/null
+. /lab/settings
+
+# Seconds since dom0 started.
+now() { cut -d. -f1 /proc/uptime; }
+
+tell() { printf '%s\n' "$*" >"$TELL"; }
+stage() { tell "stage $*"; echo "lab: $*"; }
+
+# fatal WHAT: nothing can run; the host sees the machine stop and shows the console.
+fatal() {
+    stage "dom0: $*"
+    [ "$SHELL_WANTED" = no ] || exec setsid cttyhack sh -l
+    sleep 1
+    poweroff -f
+}
+
+# run_scenario NAME: its script in a process group of its own, with a deadline; then what it leaves behind.
+run_scenario() {
+    name=$1
+    folder=/results/$name
+    mkdir -p "$folder"
+    stage "$name: started"
+    began=$(now)
+    SCENARIO=$name setsid sh /lab/scenario.sh >"$folder/log.txt" 2>&1 </dev/null &
+    script=$!
+    while kill -0 "$script" 2>/dev/null && [ $(($(now) - began)) -lt "$SCENARIO_DEADLINE" ]; do
+        sleep 0.5
+    done
+    if kill -0 "$script" 2>/dev/null; then
+        kill -KILL "-$script" 2>/dev/null
+        echo "not done within its $SCENARIO_DEADLINE s; its last line: $(tail -n 1 "$folder/log.txt")" >"$folder/failed"
+        verdict=failed
+    elif wait "$script" && [ ! -s "$folder/failed" ]; then
+        verdict=passed
+    else
+        [ -s "$folder/failed" ] || echo "its script ended early; its last line: $(tail -n 1 "$folder/log.txt")" >"$folder/failed"
+        verdict=failed
+    fi
+    collect "$folder"
+    took=$(($(now) - began))
+    if [ "$verdict" = passed ]; then
+        seen=$(tr '\n' ';' <"$folder/seen" 2>/dev/null | sed 's/;$//; s/;/; /g')
+    else
+        seen=$(head -n 1 "$folder/failed")
+    fi
+    stage "$name: $verdict"
+    tell "result $name $verdict $took $seen"
+}
+
+# collect FOLDER: what a person wants to see when a scenario failed, and an end to the guest.
+collect() {
+    killall tcpdump nc 2>/dev/null
+    dmesg >"$1/dom0-dmesg.txt"
+    xl list >"$1/xl-list.txt" 2>&1
+    timeout 10 xenstore-ls -f >"$1/xenstore.txt" 2>&1
+    if xl domid guest >/dev/null 2>&1; then
+        timeout 30 xl destroy guest
+    fi
+    xl dmesg >"$1/xl-dmesg.txt" 2>&1
+    mv /var/log/xen/console/guest-guest.log "$1/guest-console.txt" 2>/dev/null
+    cp /var/log/xen/*.log "$1/" 2>/dev/null
+}
+
+# The disk carries one tar archive from its first byte.
+save_results() {
+    if ! tar -C /results -cf /dev/sda . || ! sync; then
+        stage "dom0: the results cannot be written to the disk"
+    fi
+}

@@ -1,0 +1,51 @@
+# shellcheck shell=sh
+# The measures that more than one scenario takes: pings, TCP throughput, a file's way there and back.
+
+# pings_answered OUTPUT-OF-PING: how many of the packets came back.
+pings_answered() { sed -n 's/.* \([0-9]*\) packets received.*/\1/p'; }
+
+# megabits: the receiver's line of iperf3's report, whole Mbit/s.
+megabits() { awk '/receiver/ { for (i = 2; i <= NF; i++) if ($i == "Mbits/sec") rate = $(i - 1) } END { printf "%d\n", rate }'; }
+
+# ping_both COUNT: none may be lost, neither way.
+ping_both() {
+    ping -c "$1" -i 0.2 -W 5 10.77.0.2 >"$RESULTS/ping-to-guest.txt" 2>&1
+    cat "$RESULTS/ping-to-guest.txt"
+    check "pings from dom0 answered by the guest" "$1" "$(pings_answered <"$RESULTS/ping-to-guest.txt")"
+    guest ping -c "$1" -i 0.2 -W 5 10.77.0.1 >"$RESULTS/ping-to-dom0.txt" 2>&1
+    cat "$RESULTS/ping-to-dom0.txt"
+    check "pings from the guest answered by dom0" "$1" "$(pings_answered <"$RESULTS/ping-to-dom0.txt")"
+    saw "ping $1/$1 both ways"
+}
+
+# tcp_both SECONDS: both directions must move data. No speed is asked for: the machine is emulated.
+tcp_both() {
+    timeout $(($1 + 30)) iperf3 -c 10.77.0.2 -t "$1" -f m >"$RESULTS/tcp-to-guest.txt" 2>&1
+    tail -n 6 "$RESULTS/tcp-to-guest.txt"
+    to_guest=$(megabits <"$RESULTS/tcp-to-guest.txt")
+    check_at_least "TCP to the guest, Mbit/s" 1 "$to_guest"
+    GUEST_DEADLINE=$(($1 + 30)) guest iperf3 -c 10.77.0.1 -t "$1" -f m >"$RESULTS/tcp-from-guest.txt" 2>&1
+    tail -n 6 "$RESULTS/tcp-from-guest.txt"
+    from_guest=$(megabits <"$RESULTS/tcp-from-guest.txt")
+    check_at_least "TCP from the guest, Mbit/s" 1 "$from_guest"
+    saw "TCP $to_guest Mbit/s to the guest, $from_guest from it"
+}
+
+# file_both MEBIBYTES: a file of random bytes to the guest and back; the guest's sum and ours must agree.
+file_both() {
+    dd if=/dev/urandom of=/tmp/file bs=1M count="$1" 2>/dev/null
+    sum=$(sha256sum </tmp/file | cut -d' ' -f1)
+    guest_must 'receive_file' >/dev/null
+    timeout 90 nc 10.77.0.2 5001 </tmp/file || fail "the file did not go to the guest within 90 s"
+    check "sha256 of $1 MiB in the guest" "$sum" "$(GUEST_DEADLINE=90 guest sum_of_file)"
+    rm -f /tmp/file /run/lab/never
+    # The same pipe without end as the guest's, see receive_file.
+    mkfifo /run/lab/never
+    (timeout 120 nc -l -p 5002 <>/run/lab/never | sha256sum | cut -d' ' -f1 >/tmp/sum) &
+    receiver=$!
+    sleep 1
+    GUEST_DEADLINE=90 guest_must 'send_file' >/dev/null
+    wait "$receiver"
+    check "sha256 of $1 MiB back in dom0" "$sum" "$(cat /tmp/sum)"
+    saw "$1 MiB equal both ways"
+}

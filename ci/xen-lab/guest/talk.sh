@@ -1,0 +1,111 @@
+# shellcheck shell=sh
+# What a scenario's dom0 script may say: start the guest, run things in it, check what was found.
+# Its own variables: SCENARIO (its name), RESULTS (a folder that comes out to the host).
+
+RESULTS=/results/$SCENARIO
+GUEST_NAME=guest
+: >"$RESULTS/seen"
+
+# fail WHAT: the scenario ends here.
+fail() {
+    echo "$(now) s: failed: $*"
+    # The first failure is the one that explains the others.
+    [ -s "$RESULTS/failed" ] || echo "$*" >"$RESULTS/failed"
+    # A command substitution would only leave its own shell: end the script itself.
+    kill -TERM "$$"
+    exit 1
+}
+trap 'exit 1' TERM
+
+# saw WHAT: goes on the scenario's line in the summary.
+saw() {
+    echo "$(now) s: saw: $*"
+    echo "$*" >>"$RESULTS/seen"
+}
+
+# check WHAT WANTED FOUND
+check() {
+    [ "$2" = "$3" ] || fail "$1: wanted $2, found ${3:-nothing}"
+    echo "$(now) s: ok: $1: $3"
+}
+
+# check_at_least WHAT LEAST FOUND (whole numbers)
+check_at_least() {
+    case $3 in '' | *[!0-9]*) fail "$1: wanted at least $2, found ${3:-nothing}" ;; esac
+    [ "$3" -ge "$2" ] || fail "$1: wanted at least $2, found $3"
+    echo "$(now) s: ok: $1: $3"
+}
+
+# within SECONDS WHAT COMMAND...: until the command succeeds.
+within() {
+    tries=$(($1 * 5))
+    what=$2
+    seconds=$1
+    shift 2
+    until "$@" >/dev/null 2>&1; do
+        tries=$((tries - 1))
+        [ "$tries" -gt 0 ] || fail "$what: not so within $seconds s"
+        sleep 0.2
+    done
+    echo "$(now) s: ok: $what"
+}
+
+# guest_start: creates the guest, gives its agent a node for commands, waits until the agent answers.
+guest_start() {
+    xl create "/lab/guests/$GUEST.cfg" || fail "xl create /lab/guests/$GUEST.cfg"
+    DOMID=$(xl domid "$GUEST_NAME") || fail "no domain id of the guest"
+    # shellcheck disable=SC2034 # for scenarios
+    VIF=vif$DOMID.0
+    NODE=/local/domain/$DOMID
+    echo 0 >/run/lab/sequence
+    xenstore-write "$NODE/lab/command" "0 0 - -"
+    xenstore-chmod "$NODE/lab" n0 "r$DOMID"
+    xenstore-chmod "$NODE/lab/command" n0 "r$DOMID"
+    await_node "$NODE/data/lab/reply" "0 0 0" 90 || fail "the guest's agent did not answer within 90 s: see guest-console.txt"
+    stage "$SCENARIO: the guest is up (domain $DOMID)"
+}
+
+# await_node PATH PREFIX SECONDS: until the node's value begins so. A watch, not a poll: a poll would
+# take time from what is being measured.
+await_node() {
+    pipe=/run/lab/watch.$$
+    rm -f "$pipe"
+    mkfifo "$pipe"
+    timeout "$3" xenstore-watch "$1" >"$pipe" 2>/dev/null &
+    watch=$!
+    found=no
+    while read -r _; do
+        case "$(xenstore-read "$1" 2>/dev/null) " in
+            "$2 "*) found=yes && break ;;
+        esac
+    done <"$pipe"
+    kill "$watch" 2>/dev/null
+    rm -f "$pipe"
+    [ "$found" = yes ]
+}
+
+# guest COMMAND...: runs it in the guest, where the functions of the scenario's guest script are known.
+# Gives its output and status. GUEST_DEADLINE seconds at most (default 60).
+guest() {
+    sequence=$(($(cat /run/lab/sequence) + 1))
+    echo "$sequence" >/run/lab/sequence
+    limit=${GUEST_DEADLINE:-60}
+    xenstore-write "$NODE/lab/command" "$sequence $limit $SCENARIO $*"
+    # The agent itself ends the command at its deadline; past that the guest is stuck.
+    await_node "$NODE/data/lab/reply" "$sequence" $((limit + 15)) || fail "the guest did not answer within $((limit + 15)) s: $*"
+    reply=$(xenstore-read "$NODE/data/lab/reply")
+    status=${reply#* }
+    parts=${status#* }
+    status=${status%% *}
+    part=0
+    while [ "$part" -lt "$parts" ]; do
+        xenstore-read "$NODE/data/lab/out/$part" | tr -d '\n'
+        part=$((part + 1))
+    done | base64 -d
+    return "$status"
+}
+
+# guest_must COMMAND...: the same, and a status other than 0 fails the scenario.
+guest_must() {
+    guest "$@" || fail "in the guest, '$*' ended with $?"
+}

@@ -1,0 +1,69 @@
+# shellcheck shell=bash
+# What is inside the two images: dom0 with Xen's tools, and the guest.
+
+# The parts that never change between runs, kept in the cache.
+prepare_base_images() {
+    local stamp tree
+    stamp=$(cat "$CACHE/root.is" "$LAB"/lib/{packages,image,images}.sh | sha256sum)
+    [ "$(cat "$CACHE/base.is" 2>/dev/null)" != "$stamp" ] || return 0
+    say "images: building the constant parts (once)"
+    rm -rf "$CACHE/base.is" "$CACHE/base" && mkdir -p "$CACHE/base"
+
+    tree=$CACHE/base/guest
+    put_busybox "$tree"
+    put_modules "$tree" xenfs xen-evtchn xen-gntalloc xen-gntdev xen-privcmd xen-netfront tun
+    put_program "$tree" iperf3 xenstore-{read,write,watch,list,ls,rm}
+    # What a program of ours loads at run time; its dependencies come with them.
+    put_program "$tree" libxengnttab.so.1 libxenevtchn.so.1 libxenstore.so.4 libgcc_s.so.1
+    pack "$tree" "$CACHE/base/guest.img"
+
+    tree=$CACHE/base/dom0
+    put_busybox "$tree"
+    put_modules "$tree" xenfs xen-evtchn xen-gntalloc xen-gntdev xen-privcmd xen-netback bridge tun ata_piix sd_mod
+    # xl needs libgcc_s.so.1 although it is not linked to it: the C library loads it when a thread is cancelled.
+    put_program "$tree" xl xenstored xenconsoled xenconsole xen-init-dom0 libxl-save-helper libgcc_s.so.1
+    put_program "$tree" iperf3 tcpdump xenstore-{read,write,watch,list,ls,rm,chmod}
+    put_program "$tree" libxengnttab.so.1 libxenevtchn.so.1 libxenstore.so.4 libxenctrl.so.4.17
+    mkdir -p "$tree"/var/lib/{xen,xenstored} "$tree"/var/log/xen/console "$tree/etc/xen"
+    : >"$tree/etc/xen/xl.conf"
+    pack "$tree" "$CACHE/base/dom0.img"
+
+    gzip -dc "$ROOT/boot/xen-4.17-amd64.gz" >"$CACHE/base/xen.elf"
+    rm -rf "$CACHE/base/guest" "$CACHE/base/dom0"
+    printf '%s\n' "$stamp" >"$CACHE/base.is"
+}
+
+# The parts of this run: scripts, scenarios, the guest's configuration, the programs under test.
+build_images() {
+    local guest=$WORK/guest dom0=$WORK/dom0 scenario file
+    rm -rf "$guest" "$dom0"
+    mkdir -p "$guest/lab/scenarios" "$dom0/lab/scenarios" "$dom0/lab/guests" "$dom0/boot" "$dom0/etc/xen/scripts"
+
+    put_file "$guest" "$LAB/guest/guest.init" /init
+    for file in agent.sh witness.sh; do put_file "$guest" "$LAB/guest/$file" "/lab/$file"; done
+    cp "$LAB"/scenarios/*.guest.sh "$guest/lab/scenarios/"
+    put_programs_under_test "$guest"
+    chmod +x "$guest/init"
+    pack "$guest" "$WORK/guest.own"
+    cat "$CACHE/base/guest.img" "$WORK/guest.own" >"$WORK/guest.img"
+
+    put_file "$dom0" "$LAB/guest/dom0.init" /init
+    for file in lab.sh talk.sh measure.sh capture.sh scenario.sh hello; do put_file "$dom0" "$LAB/guest/$file" "/lab/$file"; done
+    put_file "$dom0" "$LAB/guest/vif-lab" /etc/xen/scripts/vif-lab
+    cp "$LAB"/scenarios/*.dom0.sh "$dom0/lab/scenarios/"
+    cp "$LAB"/guests/*.cfg "$dom0/lab/guests/"
+    put_programs_under_test "$dom0"
+    put_extra_programs "$dom0"
+    {
+        # shellcheck disable=SC2153 # set in run
+        printf 'GUEST=%s\n' "$GUEST"
+        printf 'SHELL_WANTED=%s\n' "$SHELL_WANTED"
+        printf 'SCENARIO_DEADLINE=%s\n' "$SCENARIO_DEADLINE"
+    } >"$dom0/lab/settings"
+    for scenario in "${SCENARIOS[@]}"; do printf '%s\n' "$scenario"; done >"$dom0/lab/plan"
+    cp "$ROOT/boot/vmlinuz-$KERNEL" "$dom0/boot/vmlinuz"
+    cp "$WORK/guest.img" "$dom0/boot/guest.img"
+    chmod +x "$dom0/init" "$dom0/etc/xen/scripts/vif-lab"
+    pack "$dom0" "$WORK/dom0.own"
+    cat "$CACHE/base/dom0.img" "$WORK/dom0.own" >"$WORK/dom0.img"
+}

@@ -1,0 +1,58 @@
+# shellcheck shell=bash
+# The programs under test: built here unless given, and which image each goes to.
+
+REPOSITORY=$(cd "$LAB/../.." && pwd)
+
+# wanted SCENARIO: is it part of this run?
+wanted() {
+    local scenario
+    for scenario in "${SCENARIOS[@]}"; do [ "$scenario" != "$1" ] || return 0; done
+    return 1
+}
+
+# Builds what the scenarios of this run need; sets NETFRONT_BIN, NETBACK_SIM_BIN and CONFORMANCE_BIN.
+prepare_programs() {
+    local target=${CARGO_TARGET_DIR:-$REPOSITORY/target}
+    CONFORMANCE_BIN=
+    if wanted front && [ -z "${NETFRONT_BIN:-}" ]; then
+        say "programs: cargo build --release -p netfront -p netback-sim"
+        (cd "$REPOSITORY" && cargo build --release -p netfront -p netback-sim) >"$OUT/cargo.log" 2>&1 || {
+            last_lines "$OUT/cargo.log"
+            die "the build of netfront failed" "or give a built one: NETFRONT_BIN=path $0"
+        }
+        NETFRONT_BIN=$target/release/netfront
+        NETBACK_SIM_BIN=$target/release/netback-sim
+    fi
+    if wanted front && [ ! -x "$NETFRONT_BIN" ]; then
+        die "no program at NETFRONT_BIN=$NETFRONT_BIN" "it must be an executable file"
+    fi
+    ! wanted conformance || build_conformance
+}
+
+build_conformance() {
+    say "programs: cargo test --release --no-run -p hypervisor --test conformance"
+    (cd "$REPOSITORY" && cargo test --release --no-run -p hypervisor --test conformance --message-format=json) \
+        >"$WORK/conformance.json" 2>"$OUT/cargo.log" || {
+        last_lines "$OUT/cargo.log"
+        die "the build of the hypervisor crate's conformance test failed"
+    }
+    # Cargo names a test's executable with a hash of its own; its messages are the documented way to learn it.
+    CONFORMANCE_BIN=$(sed -n '/"name":"conformance"/s/.*"executable":"\([^"]*\)".*/\1/p' "$WORK/conformance.json" | tail -n 1)
+    [ -x "$CONFORMANCE_BIN" ] || die "cargo named no executable for the conformance test" "its messages: $WORK/conformance.json (run with --keep)"
+}
+
+# put_programs_under_test TREE: the driver and the backend; either may run on either side.
+put_programs_under_test() {
+    [ -z "${NETFRONT_BIN:-}" ] || put_host_program "$1" "$NETFRONT_BIN" /bin/netfront
+    [ -z "${NETBACK_SIM_BIN:-}" ] || put_host_program "$1" "$NETBACK_SIM_BIN" /bin/netback-sim
+}
+
+# put_extra_programs TREE: the conformance test, and what XEN_LAB_EXTRA_DOM0 names, in /lab/programs of dom0.
+put_extra_programs() {
+    local program
+    [ -z "$CONFORMANCE_BIN" ] || put_host_program "$1" "$CONFORMANCE_BIN" /lab/programs/conformance
+    for program in ${XEN_LAB_EXTRA_DOM0:-}; do
+        [ -f "$program" ] || die "no file $program, named in XEN_LAB_EXTRA_DOM0" "it is a list of paths with spaces between"
+        put_host_program "$1" "$program" "/lab/programs/$(basename "$program")"
+    done
+}

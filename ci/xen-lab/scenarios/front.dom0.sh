@@ -1,0 +1,36 @@
+# shellcheck shell=sh
+# front: our driver in the guest with the kernel's netback in dom0. It connects, loses nothing, carries
+# bytes unharmed both ways, and after its start grants not one page.
+
+# grants_of FILE: the total since the start, out of the statistics.
+grants_of() { sed -n 's/.*"grants"[: ]*\([0-9][0-9]*\).*/\1/p' "$1" | head -n 1; }
+
+guest_start
+guest_must front_start
+guest_must front_wait
+stage "$SCENARIO: xn0 has carrier"
+guest_must front_address
+within 30 "the guest answers" ping -c 1 -W 1 10.77.0.2
+
+guest_must front_stats >"$RESULTS/stats-at-start.json"
+mappings=$(guest front_mappings)
+check_at_least "regions of shared pages that the kernel sees" 1 "$mappings"
+guest_must witness_start
+
+ping_both 20
+tcp_both 5
+stage "$SCENARIO: a file of 64 MiB there and back"
+file_both 64
+
+guest_must front_stats >"$RESULTS/stats-at-end.json"
+guest front_log >"$RESULTS/netfront.log"
+granted=$(grants_of "$RESULTS/stats-at-start.json")
+check_at_least "grants since the start, says netfront" 1 "$granted"
+check "grants since the start, says netfront, at the end" "$granted" "$(grants_of "$RESULTS/stats-at-end.json")"
+check "regions of shared pages that the kernel sees, at the end" "$mappings" "$(guest front_mappings)"
+check "grants that the guest's kernel made under load" 0 "$(guest witness_grants)"
+check "grants that the guest's kernel took back under load" 0 "$(guest witness_revokes)"
+saw "$granted grants at the start, 0 after"
+
+guest_must front_stop
+guest front_log >"$RESULTS/netfront.log"

@@ -1,0 +1,58 @@
+# shellcheck shell=sh
+# front, the guest's side: our driver drives the vif; the kernel's netfront is not loaded.
+
+front_start() {
+    [ ! -d /sys/module/xen_netfront ] || { echo "the kernel's netfront is loaded"; return 1; }
+    netfront run --vif 0 --tap xn0 >/run/lab/netfront.log 2>&1 </dev/null &
+    echo $! >/run/lab/netfront.pid
+    # On the console too: it comes out to the host even when the guest answers no more.
+    tail -f /run/lab/netfront.log >/dev/console 2>/dev/null </dev/null &
+}
+
+front_alive() { kill -0 "$(cat /run/lab/netfront.pid)" 2>/dev/null; }
+
+# The carrier of an interface that is down cannot be read; up it says whether the vif is connected.
+front_has_carrier() {
+    [ -e /sys/class/net/xn0 ] && ip link set xn0 up && [ "$(cat /sys/class/net/xn0/carrier 2>/dev/null)" = 1 ]
+}
+
+front_wait() {
+    tries=150
+    until front_has_carrier; do
+        front_alive || { echo "netfront ended:"; tail -n 20 /run/lab/netfront.log; return 1; }
+        tries=$((tries - 1))
+        [ "$tries" -gt 0 ] || { echo "no carrier on xn0 within 30 s:"; tail -n 20 /run/lab/netfront.log; return 1; }
+        sleep 0.2
+    done
+}
+
+front_address() { ip addr add 10.77.0.2/24 dev xn0 && iperf3 -s -D >/dev/null 2>&1; }
+
+front_log() { cat /run/lab/netfront.log; }
+
+front_stats() { netfront stats --vif 0 --json; }
+
+# Regions of pages that the program shares, as the kernel sees them.
+front_mappings() { grep -c /dev/xen/gntalloc "/proc/$(cat /run/lab/netfront.pid)/maps"; }
+
+front_stop() {
+    kill -TERM "$(cat /run/lab/netfront.pid)"
+    tries=50
+    while front_alive; do
+        tries=$((tries - 1))
+        [ "$tries" -gt 0 ] || { echo "netfront did not end within 10 s of SIGTERM"; return 1; }
+        sleep 0.2
+    done
+}
+
+# A receiving nc whose input ends closes its half at once, and the sender then stops in the middle: its
+# input is a pipe that it holds open itself, which never ends.
+receive_file() {
+    mkfifo /run/lab/never
+    nc -l -p 5001 <>/run/lab/never >/tmp/file 2>/dev/null &
+}
+sum_of_file() { sha256sum </tmp/file | cut -d' ' -f1; }
+send_file() { timeout 80 nc 10.77.0.1 5002 </tmp/file; }
+
+# shellcheck source=/dev/null
+. /lab/witness.sh

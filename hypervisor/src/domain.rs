@@ -1,0 +1,189 @@
+//! The ground a domain stands on: Xen, or the simulation.
+
+use std::sync::Arc;
+
+#[cfg(feature = "sim")]
+use crate::sim;
+use crate::store::native::NativeStore;
+use crate::store::{self, Store, StoreClient};
+use crate::{
+    events, foreign, shared, xen, Access, Counters, Counts, DomId, Error, EventChannels,
+    ForeignMemory, SharedPages,
+};
+
+/// This domain, on Xen or on the simulated Xen. All clones are the same domain.
+#[derive(Clone, Debug)]
+pub struct Domain {
+    ground: Ground,
+    counters: Arc<Counters>,
+}
+
+#[derive(Clone, Debug)]
+enum Ground {
+    Xen,
+    #[cfg(feature = "sim")]
+    Sim(Arc<sim::attachment::Attachment>),
+}
+
+impl Domain {
+    /// The Xen domain that this process runs in.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`] when this is no Xen domain, or its devices are not there.
+    pub fn xen() -> Result<Domain, Error> {
+        xen::check()?;
+        Ok(Domain {
+            ground: Ground::Xen,
+            counters: Arc::default(),
+        })
+    }
+
+    /// A domain of the simulated Xen that listens on `socket`.
+    ///
+    /// # Errors
+    ///
+    /// When nobody listens there, or a living process stands on that number already.
+    #[cfg(feature = "sim")]
+    pub fn simulated(socket: &std::path::Path, id: DomId) -> Result<Domain, Error> {
+        let counters = Arc::<Counters>::default();
+        let attachment = sim::attachment::Attachment::new(socket, id, Arc::clone(&counters))?;
+        Ok(Domain {
+            ground: Ground::Sim(attachment),
+            counters,
+        })
+    }
+
+    /// Whether this is the simulated Xen.
+    pub fn is_simulated(&self) -> bool {
+        !matches!(self.ground, Ground::Xen)
+    }
+
+    /// The number of this domain. On Xen it is read from the store each time, since it changes
+    /// when the domain is restored or migrated.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read or does not say it.
+    pub fn id(&self) -> Result<DomId, Error> {
+        match &self.ground {
+            Ground::Xen => store::own_domid(self.store()?.as_mut()),
+            #[cfg(feature = "sim")]
+            Ground::Sim(attachment) => Ok(attachment.id()),
+        }
+    }
+
+    /// A new connection to the store, by the default client.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be reached.
+    pub fn store(&self) -> Result<Box<dyn Store>, Error> {
+        self.store_with(StoreClient::default())
+    }
+
+    /// A new connection to the store, by the client named.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be reached, or the client is not compiled in.
+    pub fn store_with(&self, client: StoreClient) -> Result<Box<dyn Store>, Error> {
+        match &self.ground {
+            Ground::Xen => store::open(client, None),
+            #[cfg(feature = "sim")]
+            Ground::Sim(attachment) => store::open(client, Some(attachment.store_socket())),
+        }
+    }
+
+    /// A new connection to the store by the native client, which alone has transactions.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be reached.
+    pub fn native_store(&self) -> Result<NativeStore, Error> {
+        match &self.ground {
+            Ground::Xen => NativeStore::open(),
+            #[cfg(feature = "sim")]
+            Ground::Sim(attachment) => NativeStore::connect(attachment.store_socket()),
+        }
+    }
+
+    /// A new handle for event channels. Open it in the thread that will use it.
+    ///
+    /// # Errors
+    ///
+    /// When the hypervisor refuses.
+    pub fn events(&self) -> Result<EventChannels, Error> {
+        let ground = match &self.ground {
+            Ground::Xen => events::Ground::Xen(xen::events::Handle::open(self.counters.clone())?),
+            #[cfg(feature = "sim")]
+            Ground::Sim(attachment) => {
+                events::Ground::Sim(sim::events::Handle::open(attachment.clone())?)
+            }
+        };
+        Ok(EventChannels(ground))
+    }
+
+    /// Shares a new region of zeroed pages with `peer`, which may use them as `access` says.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::GrantLimit`] when the limit of grants is reached.
+    pub fn share(&self, peer: DomId, pages: usize, access: Access) -> Result<SharedPages, Error> {
+        if pages == 0 {
+            return Err(Error::Invalid {
+                what: "Wanted to share no page at all; share one or more".into(),
+            });
+        }
+        let ground = match &self.ground {
+            Ground::Xen => shared::Ground::Xen(xen::memory::share(
+                peer,
+                pages,
+                access,
+                self.counters.clone(),
+            )?),
+            #[cfg(feature = "sim")]
+            Ground::Sim(attachment) => {
+                shared::Ground::Sim(sim::shared::share(attachment, peer, pages, access)?)
+            }
+        };
+        Ok(SharedPages(ground))
+    }
+
+    /// The memory of another domain, as far as it is shared with this one.
+    ///
+    /// # Errors
+    ///
+    /// When the hypervisor refuses, or there is no such domain.
+    pub fn foreign(&self, owner: DomId) -> Result<ForeignMemory, Error> {
+        let ground = match &self.ground {
+            Ground::Xen => {
+                foreign::Ground::Xen(xen::memory::Foreign::open(owner, self.counters.clone())?)
+            }
+            #[cfg(feature = "sim")]
+            Ground::Sim(attachment) => {
+                foreign::Ground::Sim(sim::foreign::Foreign::open(attachment, owner)?)
+            }
+        };
+        Ok(ForeignMemory(ground))
+    }
+
+    /// How many pages may be shared at once, by all processes together; `None` when there is no
+    /// limit to be read.
+    ///
+    /// # Errors
+    ///
+    /// When the limit is there but cannot be read.
+    pub fn grant_limit(&self) -> Result<Option<usize>, Error> {
+        match &self.ground {
+            Ground::Xen => xen::memory::grant_limit(),
+            #[cfg(feature = "sim")]
+            Ground::Sim(attachment) => Ok(Some(attachment.grant_limit())),
+        }
+    }
+
+    /// What this domain has done so far.
+    pub fn counters(&self) -> Counts {
+        self.counters.snapshot()
+    }
+}

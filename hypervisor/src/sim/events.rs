@@ -1,0 +1,176 @@
+//! Event channels on eventfds: one a direction, so that to ring is one write.
+//!
+//! A port is in an epoll set with `ONESHOT`: told once, it is silent until it is armed again, which
+//! is what /dev/xen/evtchn does by masking. Its counter keeps what came meanwhile.
+
+use std::collections::BTreeMap;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::event::Timespec;
+use rustix::io::Errno;
+
+use super::attachment::Attachment;
+use super::protocol::{Answered, Request};
+use crate::counters::add;
+use crate::{DomId, Error, Port};
+
+/// Ports taken out of the set with one system call.
+const BATCH: usize = 64;
+const ARMED: EventFlags = EventFlags::IN.union(EventFlags::ONESHOT);
+
+/// The ports of one thread.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    attachment: Arc<Attachment>,
+    set: OwnedFd,
+    ports: BTreeMap<u32, Ends>,
+}
+
+#[derive(Debug)]
+struct Ends {
+    /// Written by the peer.
+    incoming: OwnedFd,
+    /// Read by the peer.
+    outgoing: OwnedFd,
+}
+
+impl Handle {
+    pub(crate) fn open(attachment: Arc<Attachment>) -> Result<Self, Error> {
+        let set = epoll::create(CreateFlags::CLOEXEC)
+            .map_err(|errno| Error::system("make a set of event channels", errno))?;
+        Ok(Handle {
+            attachment,
+            set,
+            ports: BTreeMap::new(),
+        })
+    }
+
+    pub(crate) fn bind_unbound(&mut self, remote: DomId) -> Result<Port, Error> {
+        let answered = self
+            .attachment
+            .ask(Request::BindUnbound { remote: remote.0 })?;
+        self.bound(remote, answered)
+    }
+
+    pub(crate) fn bind_interdomain(&mut self, remote: DomId, port: Port) -> Result<Port, Error> {
+        let request = Request::BindInterdomain {
+            remote: remote.0,
+            port: port.0,
+        };
+        let answered = self.attachment.ask(request)?;
+        self.bound(self.attachment.id(), answered)
+    }
+
+    fn bound(&mut self, domain: DomId, answered: Answered) -> Result<Port, Error> {
+        let (port, incoming, outgoing) = answered.pair(domain)?;
+        let data = EventData::new_u64(port.into());
+        let added = epoll::add(&self.set, &incoming, data, ARMED);
+        self.ports.insert(port, Ends { incoming, outgoing });
+        add(&self.attachment.counters.hypercalls, 1);
+        add(&self.attachment.counters.system_calls, 1);
+        if let Err(errno) = added {
+            self.unbind(Port(port))?;
+            return Err(Error::system("add an event channel to its set", errno));
+        }
+        Ok(Port(port))
+    }
+
+    fn ends(&self, port: Port) -> Result<&Ends, Error> {
+        self.ports.get(&port.0).ok_or_else(|| not_bound(port))
+    }
+
+    pub(crate) fn notify(&self, port: Port) -> Result<(), Error> {
+        let ends = self.ends(port)?;
+        let counters = &self.attachment.counters;
+        add(&counters.hypercalls, 1);
+        add(&counters.notifications, 1);
+        add(&counters.system_calls, 1);
+        match rustix::io::write(&ends.outgoing, &1u64.to_ne_bytes()) {
+            // The counter is full, so the port is pending as much as it can be.
+            Ok(_) | Err(Errno::AGAIN) => Ok(()),
+            Err(errno) => Err(Error::system(
+                format!("notify through event channel {port}"),
+                errno,
+            )),
+        }
+    }
+
+    pub(crate) fn pending(&mut self, ports: &mut Vec<Port>) -> Result<(), Error> {
+        let mut room = [const { MaybeUninit::<Event>::uninit() }; BATCH];
+        loop {
+            add(&self.attachment.counters.system_calls, 1);
+            let now = Timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            };
+            let told = match epoll::wait(&self.set, &mut room, Some(&now)) {
+                Ok((told, _)) => told,
+                Err(Errno::INTR) => continue,
+                Err(errno) => return Err(Error::system("read pending event channels", errno)),
+            };
+            for event in &*told {
+                let Some((port, ends)) = u32::try_from(event.data.u64())
+                    .ok()
+                    .and_then(|port| self.ports.get_key_value(&port))
+                else {
+                    continue;
+                };
+                // Clears the counter. Whether it was set is all the same: the port is told and
+                // masked, so it must be given to who will unmask it.
+                let _ = rustix::io::read(&ends.incoming, &mut [0; 8]);
+                add(&self.attachment.counters.system_calls, 1);
+                ports.push(Port(*port));
+            }
+            if told.len() < BATCH {
+                return Ok(());
+            }
+        }
+    }
+
+    pub(crate) fn unmask(&self, port: Port) -> Result<(), Error> {
+        let ends = self.ends(port)?;
+        add(&self.attachment.counters.system_calls, 1);
+        epoll::modify(
+            &self.set,
+            &ends.incoming,
+            EventData::new_u64(port.0.into()),
+            ARMED,
+        )
+        .map_err(|errno| Error::system(format!("unmask event channel {port}"), errno))
+    }
+
+    pub(crate) fn unbind(&mut self, port: Port) -> Result<(), Error> {
+        let ends = self.ports.remove(&port.0).ok_or_else(|| not_bound(port))?;
+        // The server and the peer hold the same eventfd, so closing ours would leave it in the set.
+        let _ = epoll::delete(&self.set, &ends.incoming);
+        add(&self.attachment.counters.hypercalls, 1);
+        add(&self.attachment.counters.system_calls, 1);
+        let answered = self.attachment.ask(Request::Unbind { port: port.0 })?;
+        answered.okay(self.attachment.id()).map(drop)
+    }
+
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.set.as_fd()
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        while let Some(port) = self.ports.keys().next().copied() {
+            if let Err(error) = self.unbind(Port(port)) {
+                // A simulated Xen that is gone has closed all channels.
+                tracing::debug!(%error, port, "event channel was not closed in order");
+            }
+        }
+    }
+}
+
+fn not_bound(port: Port) -> Error {
+    Error::BadPort {
+        port,
+        reason: "it is not bound through this handle".into(),
+    }
+}

@@ -1,0 +1,97 @@
+//! What the backend counts. Written by its one thread, read by anybody at any time.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// The counters as they stood at one moment. `tx` is from the guest, `rx` to the guest, as
+        /// the guest sees it.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+        pub struct Snapshot { $($(#[$doc])* pub $name: u64,)* }
+
+        impl Snapshot {
+            /// All names and values, in order.
+            pub fn fields(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name),)*]
+            }
+        }
+
+        #[derive(Debug, Default)]
+        pub(crate) struct Counters { $(pub(crate) $name: Counter,)* }
+
+        impl Counters {
+            pub(crate) fn snapshot(&self) -> Snapshot {
+                Snapshot { $($name: self.$name.get(),)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Frames taken from the guest.
+    tx_packets,
+    /// Their bytes.
+    tx_bytes,
+    /// Slots that they took, extra infos left out.
+    tx_slots,
+    /// Frames from the guest that were refused: malformed, or of a kind that was not offered.
+    tx_refused,
+    /// Frames from the guest that could not be copied: a reference that is not granted.
+    tx_copy_failed,
+    /// Frames put into the guest's pages.
+    rx_packets,
+    /// Their bytes.
+    rx_bytes,
+    /// Slots that they took, extra infos left out.
+    rx_slots,
+    /// Frames that could not be copied into the guest's pages.
+    rx_copy_failed,
+    /// Frames dropped because the guest cannot take their kind or size.
+    rx_unsupported,
+    /// Multicast frames that the guest has not asked for.
+    rx_filtered,
+    /// How often frames had to wait because the guest had not posted enough pages.
+    rx_waits,
+    /// Checksums filled in for a guest that does not do it.
+    checksums_filled,
+    /// Control messages answered.
+    control_messages,
+    /// Copy calls.
+    copy_calls,
+    /// Copy calls that failed as a whole.
+    copy_calls_failed,
+    /// Notifications sent.
+    notifications,
+    /// Batches published without a notification, since the guest was awake.
+    notifications_saved,
+    /// Notifications that could not be sent.
+    notifications_failed,
+    /// Events received.
+    events,
+    /// How often the thread slept.
+    sleeps,
+    /// Times that the vif was connected.
+    connects,
+    /// Times that it was disconnected.
+    disconnects,
+    /// Times that the guest broke the protocol and the vif was taken down.
+    faults,
+}
+
+/// A number with one writer.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    /// There is one writer, so a load and a store do; a locked instruction would cost more than
+    /// some packets.
+    #[inline]
+    pub(crate) fn add(&self, n: u64) {
+        let old = self.0.load(Ordering::Relaxed);
+        self.0.store(old.wrapping_add(n), Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,531 @@
+//! The backend's thread: looks after the store when something changes there, and after the rings
+//! all the time.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hypervisor::{Domain, Store, StoreClient};
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
+
+use crate::backend::{Config, Error, Request, Shared};
+use crate::keys::{FrontKeys, KeyError, Paths};
+use crate::peer::Peer;
+use crate::state::State;
+use crate::vif::{Buffers, Fault, Vif};
+use crate::xenbus::{decide, Situation, Step};
+
+/// Rounds with work before everything else is looked at.
+const ROUNDS: u32 = 64;
+/// Longest sleep: nothing depends on it, but a missed event then costs a second and not for ever.
+const SLEEP_MAX: Duration = Duration::from_secs(1);
+/// Pause between attempts to reach a lost store, and how long they go on.
+const STORE_RETRY: Duration = Duration::from_millis(200);
+const STORE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Everything the thread owns.
+pub(crate) struct Worker {
+    domain: Domain,
+    config: Config,
+    paths: Paths,
+    shared: Arc<Shared>,
+    /// None while it is lost.
+    store: Option<Box<dyn Store>>,
+    store_lost: Option<Instant>,
+    retry_at: Option<Instant>,
+    own: State,
+    vif: Option<Vif>,
+    buffers: Buffers,
+    /// What the frontend wrote when we last connected, failed, or came: see [`Situation::fresh`].
+    known: Option<String>,
+    /// Until when a frontend of an earlier backend is waited for.
+    stale_until: Option<Instant>,
+    idle_since: Option<Instant>,
+    finished: bool,
+}
+
+impl Worker {
+    /// Puts the vif into the store.
+    pub(crate) fn begin(
+        domain: Domain,
+        config: Config,
+        paths: Paths,
+        shared: Arc<Shared>,
+    ) -> Result<Worker, Error> {
+        let buffers = Buffers::new(config.stagger)?;
+        if let Some(toolstack) = &config.toolstack {
+            // Only this client can set permissions, and only a toolstack has to.
+            let mut store = domain.store_with(StoreClient::Native)?;
+            paths.create(store.as_mut(), toolstack)?;
+        }
+        let store = domain.store()?;
+        let mut worker = Worker {
+            domain,
+            config,
+            paths,
+            shared,
+            store: Some(store),
+            store_lost: None,
+            retry_at: None,
+            own: State::Unknown,
+            vif: None,
+            buffers,
+            known: None,
+            stale_until: None,
+            idle_since: None,
+            finished: false,
+        };
+        worker.step(Step::Show(State::Initialising))?;
+        worker.step(Step::Announce)?;
+        // Before the state is shown: a frontend that is there already was connected to somebody
+        // else, and has to notice that we are new.
+        let front = worker.read_front()?;
+        if matches!(front.state, State::Initialised | State::Connected) {
+            worker.known = Some(front.print());
+            worker.stale_until = Some(Instant::now() + worker.config.stale_patience);
+        }
+        worker.step(Step::Show(State::InitWait))?;
+        worker.watch()?;
+        Ok(worker)
+    }
+
+    /// Serves the vif until it is told to stop, or the vif is gone.
+    pub(crate) fn run(mut self) -> Result<(), Error> {
+        let mut rounds = 0;
+        self.take_store_events()?;
+        while !self.finished {
+            match self.shared.request() {
+                Request::Run => {}
+                Request::Stop => {
+                    self.close();
+                    break;
+                }
+                Request::Abandon => break,
+            }
+            self.check_deadlines()?;
+            if self.round() {
+                self.idle_since = None;
+                rounds += 1;
+                if rounds % ROUNDS == 0 {
+                    self.publish();
+                    self.sleep(Duration::ZERO)?;
+                }
+                continue;
+            }
+            if self.spin() || self.arm() {
+                continue;
+            }
+            self.publish();
+            self.shared.counters.sleeps.add(1);
+            let timeout = self.timeout();
+            self.sleep(timeout)?;
+        }
+        self.publish();
+        Ok(())
+    }
+
+    /// One round over the rings. A guest that breaks them loses the vif.
+    fn round(&mut self) -> bool {
+        let Some(vif) = &mut self.vif else {
+            return false;
+        };
+        match vif.round(self.config.peer.as_mut(), &mut self.buffers) {
+            Ok(worked) => worked,
+            Err(fault) => {
+                self.fail(&fault);
+                true
+            }
+        }
+    }
+
+    /// Nothing to do, but something may come at once: true while it is worth waiting awake.
+    fn spin(&mut self) -> bool {
+        if self.vif.is_none() || self.config.spin.is_zero() {
+            return false;
+        }
+        let now = Instant::now();
+        let since = *self.idle_since.get_or_insert(now);
+        std::hint::spin_loop();
+        now.duration_since(since) < self.config.spin
+    }
+
+    /// Asks for the events that will end the sleep. True: do not sleep, work is there.
+    fn arm(&mut self) -> bool {
+        self.idle_since = None;
+        let Some(vif) = &mut self.vif else {
+            return false;
+        };
+        match vif.arm(self.config.peer.as_ref(), &self.buffers.burst) {
+            Ok(ready) => ready,
+            Err(fault) => {
+                self.fail(&fault);
+                true
+            }
+        }
+    }
+
+    fn timeout(&self) -> Duration {
+        let due = match &self.vif {
+            // Frames that wait for the guest come first.
+            Some(_) if self.buffers.burst.is_empty() => self.config.peer.due(),
+            _ => None,
+        };
+        [due, self.stale_until, self.retry_at]
+            .into_iter()
+            .flatten()
+            .map(|at| at.saturating_duration_since(Instant::now()))
+            .fold(SLEEP_MAX, Duration::min)
+    }
+
+    /// Sleeps until an event, at most this long, and takes the events.
+    fn sleep(&mut self, timeout: Duration) -> Result<(), Error> {
+        let (mut store, mut vif) = (false, false);
+        {
+            let mut fds = arrayvec::ArrayVec::<PollFd<'_>, 4>::new();
+            fds.push(PollFd::new(&self.shared.wake, PollFlags::IN));
+            let store_at = self.store.as_ref().map(|store| {
+                fds.push(PollFd::from_borrowed_fd(store.event_fd(), PollFlags::IN));
+                fds.len() - 1
+            });
+            let vif_at = self.vif.as_ref().map(|vif| {
+                fds.push(PollFd::from_borrowed_fd(
+                    vif.events().as_fd(),
+                    PollFlags::IN,
+                ));
+                fds.len() - 1
+            });
+            // A peer is not asked for frames while older ones wait, so it must not wake us.
+            if self.vif.is_some() && self.buffers.burst.is_empty() {
+                if let Some(fd) = self.config.peer.fd() {
+                    fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+                }
+            }
+            let limit = Timespec {
+                tv_sec: timeout.as_secs() as i64,
+                tv_nsec: i64::from(timeout.subsec_nanos()),
+            };
+            match poll(&mut fds, Some(&limit)) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(Error::Thread(errno.into())),
+            }
+            let ready = |at: Option<usize>| at.is_some_and(|at| !fds[at].revents().is_empty());
+            store |= ready(store_at);
+            vif |= ready(vif_at);
+        }
+        let mut count = [0; 8];
+        let _ = rustix::io::read(&self.shared.wake, &mut count);
+        if vif {
+            if let Some(vif) = &mut self.vif {
+                vif.take_events();
+            }
+        }
+        if store {
+            self.take_store_events()?;
+        }
+        Ok(())
+    }
+
+    /// Tells what changes all the time, for those who look from outside.
+    fn publish(&self) {
+        let peer = &self.config.peer;
+        let (verified, finished, dropped) = (peer.verified(), peer.finished(), peer.dropped());
+        self.shared.update(|status| {
+            status.verified = verified;
+            status.finished = finished;
+            status.dropped = dropped;
+        });
+    }
+
+    // ---- the store ----
+
+    fn watch(&mut self) -> Result<(), KeyError> {
+        let paths = self.paths.clone();
+        let store = self.store()?;
+        for (path, token) in paths.watches() {
+            store.watch(&path, token)?;
+        }
+        Ok(())
+    }
+
+    /// The store; an error while it is lost.
+    fn store(&mut self) -> Result<&mut dyn Store, KeyError> {
+        match &mut self.store {
+            Some(store) => Ok(store.as_mut()),
+            None => Err(KeyError::Store(hypervisor::Error::Gone {
+                service: "The store",
+                doing: "waiting for it to come back".into(),
+            })),
+        }
+    }
+
+    fn read_front(&mut self) -> Result<Front, KeyError> {
+        let (paths, features) = (self.paths.clone(), self.config.features);
+        let store = self.store()?;
+        let state = paths.read_front_state(store)?;
+        let online = paths.read_online(store)?;
+        let keys = match state {
+            State::Initialised | State::Connected => match paths.read_front(store, &features) {
+                Err(KeyError::Store(error)) => return Err(KeyError::Store(error)),
+                other => Some(other),
+            },
+            _ => None,
+        };
+        Ok(Front {
+            state,
+            online,
+            keys,
+        })
+    }
+
+    /// Takes all events of the store and does what they ask for. A store that fails is given up
+    /// and opened again: the rings do not need it.
+    fn take_store_events(&mut self) -> Result<(), Error> {
+        match self.react_to_events() {
+            Ok(()) => Ok(()),
+            Err(error) => self.lose_store(error),
+        }
+    }
+
+    fn react_to_events(&mut self) -> Result<(), KeyError> {
+        loop {
+            let mut any = false;
+            // Events are hints, and many of them say the same: read once for all of them.
+            while self.store()?.next_event(Duration::ZERO)?.is_some() {
+                any = true;
+            }
+            if !any || self.finished {
+                return Ok(());
+            }
+            self.react(false)?;
+        }
+    }
+
+    /// Looks at the frontend and does what its state asks for.
+    fn react(&mut self, patience_over: bool) -> Result<(), KeyError> {
+        let front = self.read_front()?;
+        self.shared.update(|status| status.front = front.state);
+        let fresh = patience_over || self.known.as_ref() != Some(&front.print());
+        let steps = decide(Situation {
+            own: self.own,
+            front: front.state,
+            online: front.online,
+            fresh,
+        });
+        let keyed = matches!(front.state, State::Initialised | State::Connected);
+        if fresh || !keyed {
+            self.stale_until = None;
+        }
+        if !keyed {
+            // What comes next is new, even if it looks the same: the next process of a guest is
+            // given the same references and ports as the one before.
+            self.known = None;
+        }
+        tracing::debug!(own = %self.own, front = %front.state, ?steps, "the store changed");
+        for step in steps {
+            match step {
+                Step::Connect => self.connect(&front, patience_over)?,
+                step => self.step(step)?,
+            }
+        }
+        self.follow_multicast()
+    }
+
+    /// A frontend may switch its wish at any time, if that was offered.
+    fn follow_multicast(&mut self) -> Result<(), KeyError> {
+        let features = &self.config.features;
+        if self.vif.is_none() || !features.multicast_control || !features.dynamic_multicast_control
+        {
+            return Ok(());
+        }
+        let paths = self.paths.clone();
+        let wanted = paths.read_multicast(self.store()?)?;
+        if let Some(vif) = &mut self.vif {
+            vif.filter_multicast(wanted);
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, step: Step) -> Result<(), KeyError> {
+        let (paths, features) = (self.paths.clone(), self.config.features);
+        match step {
+            Step::Disconnect => self.disconnect(),
+            Step::Announce => paths.announce(self.store()?, &features)?,
+            Step::Show(state) => {
+                paths.write_state(self.store()?, state)?;
+                self.shown(state);
+            }
+            Step::Connect => {}
+            Step::Finish => self.finished = true,
+        }
+        Ok(())
+    }
+
+    fn shown(&mut self, state: State) {
+        if self.own != state {
+            tracing::info!(vif = %self.paths.frontend, from = %self.own, to = %state, "state");
+        }
+        self.own = state;
+        self.shared.update(|status| status.own = state);
+    }
+
+    fn connect(&mut self, front: &Front, patience_over: bool) -> Result<(), KeyError> {
+        self.known = Some(front.print());
+        let connected = match &front.keys {
+            Some(Ok(keys)) => Vif::connect(
+                &self.domain,
+                &self.paths,
+                keys,
+                self.config.features,
+                self.shared.counters.clone(),
+            )
+            .map_err(|error| error.to_string()),
+            Some(Err(error)) => Err(error.to_string()),
+            None => return Ok(()),
+        };
+        match connected {
+            Ok(vif) => {
+                tracing::info!(features = %vif.front(), "connected");
+                self.config.peer.connected(vif.front());
+                self.vif = Some(vif);
+                self.shared.counters.connects.add(1);
+                self.step(Step::Show(State::Connected))
+            }
+            // It was worth a try; there is most likely nobody behind these keys.
+            Err(why) if patience_over => {
+                tracing::warn!(%why, "the frontend of an earlier backend is gone; waiting");
+                Ok(())
+            }
+            Err(why) => self.take_down(&why),
+        }
+    }
+
+    fn disconnect(&mut self) {
+        if self.vif.take().is_some() {
+            self.shared.counters.disconnects.add(1);
+            self.config.peer.disconnected();
+        }
+    }
+
+    /// The guest broke the protocol: the vif goes down with a reason, and stays down until the
+    /// frontend begins anew.
+    #[cold]
+    fn fail(&mut self, fault: &Fault) {
+        self.shared.counters.faults.add(1);
+        if let Err(error) = self.take_down(&fault.to_string()) {
+            // The rings are gone in any case; the state is shown when the store is back.
+            let _ = self.lose_store(error);
+        }
+    }
+
+    fn take_down(&mut self, why: &str) -> Result<(), KeyError> {
+        tracing::error!(vif = %self.paths.frontend, %why, "the vif is taken down");
+        self.disconnect();
+        self.shared
+            .update(|status| status.fault = Some(why.to_owned()));
+        let paths = self.paths.clone();
+        paths.write_error(self.store()?, why)?;
+        self.step(Step::Show(State::Closing))?;
+        self.step(Step::Show(State::Closed))
+    }
+
+    fn lose_store(&mut self, error: KeyError) -> Result<(), Error> {
+        let now = Instant::now();
+        let since = *self.store_lost.get_or_insert(now);
+        if now.duration_since(since) >= STORE_PATIENCE {
+            return Err(error.into());
+        }
+        tracing::warn!(%error, "the store failed; opening it again");
+        self.store = None;
+        self.retry_at = Some(now + STORE_RETRY);
+        Ok(())
+    }
+
+    fn check_deadlines(&mut self) -> Result<(), Error> {
+        let over = |at: Option<Instant>| at.is_some_and(|at| Instant::now() >= at);
+        if self.retry_at.is_some() && over(self.retry_at) {
+            self.retry_at = None;
+            if let Err(error) = self.reopen_store() {
+                self.lose_store(error)?;
+            }
+        }
+        if self.stale_until.is_some() && over(self.stale_until) {
+            self.stale_until = None;
+            tracing::info!("the frontend did not notice the new backend; taking over its rings");
+            if let Err(error) = self.react(true) {
+                self.lose_store(error)?;
+            }
+            self.take_store_events()?;
+        }
+        Ok(())
+    }
+
+    fn reopen_store(&mut self) -> Result<(), KeyError> {
+        self.store = Some(self.domain.store()?);
+        self.watch()?;
+        // What could not be written while it was gone.
+        self.step(Step::Show(match (&self.vif, self.own) {
+            (None, State::Connected) => State::Closed,
+            (_, own) => own,
+        }))?;
+        self.react(false)?;
+        self.react_to_events()?;
+        self.store_lost = None;
+        Ok(())
+    }
+
+    /// Closes in order: says so, lets go, and gives the frontend some time to do the same.
+    fn close(&mut self) {
+        let deadline = Instant::now() + self.config.close_patience;
+        self.disconnect();
+        if let Err(error) = self.close_by(deadline) {
+            tracing::warn!(%error, "closing in order failed");
+        }
+    }
+
+    fn close_by(&mut self, deadline: Instant) -> Result<(), KeyError> {
+        self.step(Step::Show(State::Closing))?;
+        let paths = self.paths.clone();
+        loop {
+            let front = paths.read_front_state(self.store()?)?;
+            self.shared.update(|status| status.front = front);
+            let busy = matches!(
+                front,
+                State::Initialised | State::Connected | State::Closing
+            );
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !busy || left.is_zero() {
+                break;
+            }
+            self.store()?.next_event(left)?;
+        }
+        self.step(Step::Show(State::Closed))
+    }
+}
+
+/// What was read of the frontend.
+struct Front {
+    state: State,
+    online: bool,
+    keys: Option<Result<FrontKeys, KeyError>>,
+}
+
+impl Front {
+    /// All that tells one connection from another. Keys that cannot be used have a print too, so
+    /// that they are complained of once.
+    fn print(&self) -> String {
+        match &self.keys {
+            None => String::new(),
+            // Its wish about multicast may change while it is connected.
+            Some(Ok(FrontKeys {
+                queues,
+                control,
+                features,
+            })) => {
+                let mut features = *features;
+                features.multicast_control = false;
+                format!("{queues:?} {control:?} {features:?}")
+            }
+            Some(Err(error)) => error.to_string(),
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! The command line: only types, so that man pages and completions can be made from them.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use netback_sim::traffic::Sizes;
+use netfront::PoolPolicy;
+
+/// A network frontend for Xen guests in user space, built around a pool of pages granted once.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    propagate_version = true,
+    after_help = "Start with `netfront demo` on any machine, with `netfront probe` in a Xen guest.\n\n\
+Exit codes: 0 all went well, 1 something failed, 2 wrong usage, 69 not possible on this machine."
+)]
+pub struct Cli {
+    /// Say more (-v: debug, -vv: trace).
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Say only what went wrong.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Connect a vif and keep it connected.
+    #[command(after_help = "Examples:\n  \
+netfront run --vif 0 --tap xn0           the guest's stack uses vif 0 through the TAP xn0\n  \
+netfront run --vif 0 --echo              send every packet back\n  \
+netfront run --sim /tmp/xen --tap xn0    the same on a simulated Xen (see netback-sim serve --help)\n\n\
+The vif must not be used by the kernel's own driver. SIGINT and SIGTERM end it cleanly.")]
+    Run(Run),
+    /// Show the counters of a running driver.
+    #[command(after_help = "Example:\n  netfront stats --vif 0 --json")]
+    Stats(Stats),
+    /// Look whether a vif could be used here, and say what is missing.
+    Probe(Probe),
+    /// Start a simulated Xen and a backend, and carry verified traffic both ways.
+    #[command(after_help = "Examples:\n  \
+netfront demo                            every policy in turn, 1500-byte frames\n  \
+netfront demo --frames mix --seconds 30\n  \
+netfront demo --tap                      the kernel's own TCP/IP across the driver (as root)")]
+    Demo(Demo),
+    /// Measure the transport between two pinned processes, beside the limit of this machine.
+    Bench(Bench),
+    /// The simulated Xen: store, grants and event channels.
+    #[command(hide = true)]
+    SimulatedXen(SimulatedXen),
+    /// One frontend of the demo.
+    #[command(hide = true)]
+    DemoFront(DemoFront),
+    /// One backend of the demo.
+    #[command(hide = true)]
+    DemoBack(DemoBack),
+    /// One end of the bench.
+    #[command(hide = true)]
+    BenchFront(BenchEnd),
+    /// The other end of the bench.
+    #[command(hide = true)]
+    BenchBack(BenchEnd),
+}
+
+/// Which Xen: the real one, or a simulated one behind a socket.
+#[derive(Debug, Clone, Args)]
+pub struct Ground {
+    /// Use the simulated Xen at this socket instead of the real one.
+    #[arg(long, value_name = "SOCKET")]
+    pub sim: Option<PathBuf>,
+    /// On the simulated Xen: be the domain with this number.
+    #[arg(long, default_value_t = 1, requires = "sim")]
+    pub domid: u16,
+}
+
+#[derive(Debug, Args)]
+pub struct Run {
+    #[command(flatten)]
+    pub ground: Ground,
+    /// Number of the vif (device/vif/N in the store).
+    #[arg(long, default_value_t = 0)]
+    pub vif: u32,
+    /// Connect it with this TAP device, which is created.
+    #[arg(long, value_name = "NAME", required_unless_present = "echo")]
+    pub tap: Option<String>,
+    /// Create the TAP in this network namespace.
+    #[arg(long, value_name = "NAME", requires = "tap")]
+    pub netns: Option<String>,
+    /// Instead of a TAP: send every packet back.
+    #[arg(long, conflicts_with = "tap")]
+    pub echo: bool,
+    /// Write received packets to this pcap file.
+    #[arg(long, value_name = "FILE[,SNAPLEN]")]
+    pub capture: Option<String>,
+    /// Answer `netfront stats` at this socket [default: /run/netfront/vifN.sock, or beside the simulated Xen].
+    #[arg(long, value_name = "SOCKET")]
+    pub control: Option<PathBuf>,
+    #[command(flatten)]
+    pub queue: QueueOptions,
+    /// Seconds that each step of the handshake may take.
+    #[arg(long, default_value_t = 10, value_name = "SECONDS")]
+    pub deadline: u64,
+    /// Print the counters as JSON at the end.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct QueueOptions {
+    /// What happens to a page after its packet: pool, per-packet, copy-always or no-recycle.
+    #[arg(long, default_value_t = PoolPolicy::Pool)]
+    pub policy: PoolPolicy,
+    /// Packets shorter than this are copied, longer ones keep their pages (bytes).
+    #[arg(long, default_value_t = 256)]
+    pub threshold: usize,
+    /// Pages granted for receiving at the start.
+    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(32..=16384))]
+    pub rx_pages: u32,
+    /// Pages that receiving may grow to.
+    #[arg(long, default_value_t = 768, value_parser = clap::value_parser!(u32).range(32..=16384))]
+    pub rx_limit: u32,
+    /// Pages granted for sending.
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(32..=16384))]
+    pub tx_pages: u32,
+    /// Do not trust the backend: copy everything before it is looked at, lend nothing.
+    #[arg(long)]
+    pub untrusted: bool,
+    /// Overwrite the used bytes of a page before it is posted again.
+    #[arg(long)]
+    pub scrub: bool,
+    /// Use one event channel for both directions even if the backend offers two.
+    #[arg(long)]
+    pub no_split: bool,
+    /// Do not ask for packets over several slots (implies --no-gso).
+    #[arg(long)]
+    pub no_sg: bool,
+    /// Do not ask for segments larger than the MTU.
+    #[arg(long)]
+    pub no_gso: bool,
+    /// Do not ask for packets with a blank checksum (implies --no-gso).
+    #[arg(long)]
+    pub no_csum: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Stats {
+    /// Number of the vif.
+    #[arg(long, default_value_t = 0)]
+    pub vif: u32,
+    /// The driver runs on the simulated Xen at this socket.
+    #[arg(long, value_name = "SOCKET")]
+    pub sim: Option<PathBuf>,
+    /// Where the driver answers, if it was started with --control.
+    #[arg(long, value_name = "SOCKET")]
+    pub control: Option<PathBuf>,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Probe {
+    #[command(flatten)]
+    pub ground: Ground,
+    /// Number of the vif.
+    #[arg(long, default_value_t = 0)]
+    pub vif: u32,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Demo {
+    /// Total time, all policies together.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(2..=3600))]
+    pub seconds: u64,
+    /// Frame sizes: 64, 1500, 9000, any number of bytes from 60 to 65535, 64k or mix.
+    #[arg(long, default_value = "1500")]
+    pub frames: Sizes,
+    /// Only this policy.
+    #[arg(long)]
+    pub policy: Option<PoolPolicy>,
+    /// Write what the frontend receives to this pcap file (slows everything down).
+    #[arg(long, value_name = "FILE")]
+    pub capture: Option<PathBuf>,
+    /// The kernel's own TCP/IP across the driver: two network namespaces with a TAP each (needs root).
+    #[arg(long, conflicts_with_all = ["frames", "policy", "capture"])]
+    pub tap: bool,
+    /// With --tap: size of the transfer in MiB.
+    #[arg(long, default_value_t = 1024, requires = "tap")]
+    pub mib: u64,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Bench {
+    /// Seconds for each row and for each measurement of the limit.
+    #[arg(long, default_value_t = 1.0)]
+    pub seconds: f64,
+    /// Only these sizes (bytes).
+    #[arg(long, value_delimiter = ',', default_value = "64,256,1500,4096")]
+    pub sizes: Vec<usize>,
+    /// Only these policies.
+    #[arg(long, value_delimiter = ',', default_value = "pool,per-packet,copy-always,no-recycle")]
+    pub policies: Vec<PoolPolicy>,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct SimulatedXen {
+    #[arg(long)]
+    pub sim: PathBuf,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct DemoFront {
+    #[arg(long)]
+    pub sim: PathBuf,
+    #[arg(long)]
+    pub policy: PoolPolicy,
+    #[arg(long)]
+    pub frames: Sizes,
+    /// Seconds of warm-up.
+    #[arg(long)]
+    pub warm_up: f64,
+    /// Seconds that are counted.
+    #[arg(long)]
+    pub seconds: f64,
+    #[arg(long)]
+    pub capture: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct DemoBack {
+    #[arg(long)]
+    pub sim: PathBuf,
+    #[arg(long)]
+    pub frames: Option<Sizes>,
+    #[arg(long)]
+    pub tap: Option<String>,
+    #[arg(long)]
+    pub netns: Option<String>,
+    #[arg(long)]
+    pub mac: String,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct BenchEnd {
+    #[arg(long)]
+    pub sim: PathBuf,
+    #[arg(long)]
+    pub size: usize,
+    /// `rx` (to the frontend), `tx` (from it).
+    #[arg(long)]
+    pub direction: String,
+    #[arg(long)]
+    pub seconds: f64,
+    #[arg(long, default_value_t = PoolPolicy::Pool)]
+    pub policy: PoolPolicy,
+    /// Measure the limit: the same copies over a bare ring.
+    #[arg(long)]
+    pub limit: bool,
+}

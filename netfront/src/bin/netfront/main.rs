@@ -1,0 +1,69 @@
+//! The program `netfront`: see `netfront --help`.
+//!
+//! | file | what is in it |
+//! | --- | --- |
+//! | `args` | the command line |
+//! | `run`, `control` | a vif in service, and the socket that answers `stats` |
+//! | `probe` | could a vif be used here? |
+//! | `demo` | verified traffic on a simulated Xen, a row for each policy; `--tap`: the kernel's TCP/IP |
+//! | `bench` | the transport beside the limit of the machine |
+//! | `output` | tables |
+
+#![deny(unsafe_code)]
+
+mod args;
+mod bench;
+mod control;
+mod demo;
+mod failure;
+mod ground;
+mod output;
+mod probe;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::filter::LevelFilter;
+
+use args::{Cli, Command};
+
+/// Counts allocations, so that the demo can show that the data path makes none.
+#[global_allocator]
+static ALLOCATOR: &stats_alloc::StatsAlloc<std::alloc::System> =
+    &stats_alloc::INSTRUMENTED_SYSTEM;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let level = match (cli.quiet, cli.verbose) {
+        (true, _) => LevelFilter::ERROR,
+        (_, 0) => LevelFilter::INFO,
+        (_, 1) => LevelFilter::DEBUG,
+        _ => LevelFilter::TRACE,
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_target(false)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .init();
+    let done = match cli.command {
+        Command::Run(args) => run::run(args),
+        Command::Stats(args) => control::show(&args),
+        Command::Probe(args) => probe::probe(&args),
+        Command::Demo(args) => demo::demo(&args),
+        Command::Bench(args) => bench::bench(&args),
+        Command::SimulatedXen(args) => ground::simulated_xen(&args.sim),
+        Command::DemoFront(args) => demo::front::front(&args),
+        Command::DemoBack(args) => demo::back::back(&args),
+        Command::BenchFront(args) => bench::front::front(&args),
+        Command::BenchBack(args) => bench::back::back(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            tracing::error!("{failure}");
+            ExitCode::from(failure.code())
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! `netfront run`: a vif in service.
+
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use netfront::consumer::{Capture, CaptureFile, Consumer, Echo, Tap};
+use netfront::engine::{serve, Service};
+use netfront::stats::Snapshot;
+use netfront::{Builder, Device, QueueConfig, Wants};
+use netfront_tap::TapOptions;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::args::{QueueOptions, Run};
+use crate::control::{self, Subject};
+use crate::failure::Failure;
+use crate::ground::{control_socket, domain};
+
+impl QueueOptions {
+    /// How the command line wants the queue.
+    pub fn config(&self) -> QueueConfig {
+        QueueConfig {
+            rx_pages: self.rx_pages as usize,
+            rx_limit: self.rx_limit.max(self.rx_pages) as usize,
+            tx_pages: self.tx_pages as usize,
+            policy: self.policy,
+            threshold: self.threshold,
+            untrusted: self.untrusted,
+            scrub: self.scrub,
+            split_event_channels: !self.no_split,
+        }
+    }
+
+    /// What the command line wants of the backend.
+    pub fn wants(&self) -> Wants {
+        Wants { sg: !self.no_sg, gso: !self.no_gso, csum_offload: !self.no_csum }
+    }
+}
+
+/// Connects a vif and keeps it connected until a signal.
+pub fn run(args: Run) -> Result<(), Failure> {
+    let mut signals =
+        Signals::new([SIGINT, SIGTERM]).map_err(Failure::io("installing signal handlers"))?;
+    let domain = domain(&args.ground)?;
+    let service = Arc::new(Service::default());
+    let (consumer, tap) = consumer(&args)?;
+    let subject = Arc::new(Subject {
+        vif: args.vif,
+        domain: domain.clone(),
+        service: Arc::clone(&service),
+        tap,
+    });
+    let path =
+        args.control.clone().unwrap_or_else(|| control_socket(args.ground.sim.as_deref(), args.vif));
+    let socket = control::serve(&path, Arc::clone(&subject))?;
+    let builder: Builder = Device::builder(args.vif)
+        .queue(args.queue.config())
+        .wants(args.queue.wants())
+        .deadline(Duration::from_secs(args.deadline));
+
+    let worker = Arc::clone(&service);
+    // The queue's thread opens the event channel handle: the interrupt carries this name.
+    let thread = std::thread::Builder::new()
+        .name(format!("nf{}q0", args.vif))
+        .spawn(move || {
+            let mut consumer = consumer;
+            let device = builder.connect_counting(&domain, Arc::clone(worker.stats()))?;
+            serve(device, consumer.as_mut(), &worker)
+        })
+        .map_err(Failure::io("starting the queue's thread"))?;
+
+    let mut progress = Progress::new();
+    while !thread.is_finished() {
+        if signals.pending().next().is_some() {
+            service.stop();
+        }
+        progress.line(&service);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    drop(socket);
+    let done = thread
+        .join()
+        .map_err(|_| Failure::Verdict("the queue's thread panicked: a bug of netfront".into()))?;
+    if args.json {
+        println!("{:#}", subject.report());
+    }
+    Ok(done?)
+}
+
+type Chosen = (Box<dyn Consumer + Send>, Option<Arc<netfront::consumer::TapCounters>>);
+
+fn consumer(args: &Run) -> Result<Chosen, Failure> {
+    let (consumer, counters): Chosen = match &args.tap {
+        Some(name) => {
+            let options = TapOptions { name: name.clone(), ..TapOptions::default() };
+            let device = match &args.netns {
+                Some(namespace) => netfront_tap::Tap::open_in_namespace(namespace, options),
+                None => netfront_tap::Tap::open(options),
+            };
+            let tap = Tap::new(device.map_err(netfront::Error::from)?);
+            let counters = tap.counters();
+            (Box::new(tap), Some(counters))
+        }
+        None => (Box::new(Echo::default()), None),
+    };
+    let Some(capture) = &args.capture else { return Ok((consumer, counters)) };
+    let (path, snaplen) = match capture.rsplit_once(',') {
+        Some((path, length)) if length.parse::<usize>().is_ok() => {
+            (path, length.parse().unwrap_or(usize::MAX))
+        }
+        _ => (capture.as_str(), 65_535),
+    };
+    let file = CaptureFile::create(Path::new(path), snaplen)?;
+    Ok((Box::new(Capture::new(consumer, file)), counters))
+}
+
+/// A line a second, on a terminal only: a service's log is no place for it.
+struct Progress {
+    shown: Instant,
+    before: Snapshot,
+    terminal: bool,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self {
+            shown: Instant::now(),
+            before: Snapshot::default(),
+            terminal: std::io::stderr().is_terminal(),
+        }
+    }
+
+    fn line(&mut self, service: &Service) {
+        let elapsed = self.shown.elapsed();
+        if !self.terminal || elapsed < Duration::from_secs(1) {
+            return;
+        }
+        let now = service.stats().snapshot();
+        let delta = now.since(&self.before);
+        let seconds = elapsed.as_secs_f64();
+        let rate = |packets: &str, bytes: &str| {
+            let packets = delta.get(packets) as f64 / seconds;
+            let bits = delta.get(bytes) as f64 * 8.0 / seconds;
+            format!("{:>9.0} packets/s {:>8.3} Gbit/s", packets, bits / 1e9)
+        };
+        let state = if service.link().is_some() { "connected" } else { "waiting for the backend" };
+        // Cleared to the end of the line, so that a shorter text leaves nothing behind.
+        eprint!(
+            "\r{state}: in {}, out {}\x1b[K",
+            rate("rx_packets", "rx_bytes"),
+            rate("tx_packets", "tx_bytes")
+        );
+        let _ = std::io::stderr().flush();
+        (self.shown, self.before) = (Instant::now(), now);
+    }
+}

@@ -1,0 +1,53 @@
+//! What the backend offers, and what this driver takes of it.
+
+/// The features of a backend's directory, read anew for every connection: nothing is remembered from an
+/// earlier one, since a restarted backend may be another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Features {
+    /// Packets over several slots.
+    pub sg: bool,
+    /// The backend takes TCPv4 segments larger than the MTU.
+    pub gso_tcpv4: bool,
+    /// The same for TCPv6.
+    pub gso_tcpv6: bool,
+    /// The backend takes packets with a blank checksum (absent key: it does).
+    pub csum_offload: bool,
+    /// The same for IPv6 (absent key: it does not).
+    pub ipv6_csum_offload: bool,
+    /// An event channel for each direction.
+    pub split_event_channels: bool,
+    /// The most queues that the backend serves (absent key: 1).
+    pub max_queues: u32,
+}
+
+/// What the frontend may ask for; each can be switched off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wants {
+    /// Receive packets over several slots.
+    pub sg: bool,
+    /// Receive TCPv4 and TCPv6 segments larger than the MTU. Needs `sg`.
+    pub gso: bool,
+    /// Receive packets with a blank checksum.
+    pub csum_offload: bool,
+}
+
+impl Default for Wants {
+    fn default() -> Self {
+        Self { sg: true, gso: true, csum_offload: true }
+    }
+}
+
+impl Features {
+    /// Their names in the store, each with whether it is on: for people and for JSON.
+    pub fn table(&self) -> [(&'static str, bool); 6] {
+        use super::keys;
+        [
+            (keys::FEATURE_SG, self.sg),
+            (keys::FEATURE_GSO_TCPV4, self.gso_tcpv4),
+            (keys::FEATURE_GSO_TCPV6, self.gso_tcpv6),
+            ("csum-offload", self.csum_offload),
+            (keys::FEATURE_IPV6_CSUM_OFFLOAD, self.ipv6_csum_offload),
+            (keys::FEATURE_SPLIT_EVENT_CHANNELS, self.split_event_channels),
+        ]
+    }
+}

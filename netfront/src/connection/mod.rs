@@ -1,0 +1,453 @@
+//! The connection to a backend: both sides' states, what is offered, what is asked for.
+//!
+//! ```text
+//!  frontend                                   backend
+//!  (close cycle, if it is not in InitWait)
+//!  Initialising ............................. InitWait      prepare()
+//!  rings, channels, features, Connected  ---> maps, binds   publish()
+//!                                        <--- Connected     wait_connected()
+//!  ......................... traffic ........................
+//!  Closing ------------------------------------> Closing    close()
+//!  Closed  ------------------------------------> Closed
+//!  (only now are the pages freed)
+//! ```
+//!
+//! Watch events are hints: whatever an event says, the key is read. Every wait has a deadline, and its
+//! error names the key. Everything is written before `state` is, so no transaction is needed.
+
+mod features;
+pub(crate) mod keys;
+mod state;
+
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+use hypervisor::{DomId, Domain, Store};
+
+pub use features::{Features, Wants};
+pub use state::XenbusState;
+
+use crate::queue::{Ports, QueueKeys};
+use crate::Error;
+
+/// How long a watch may be silent before the key is read anyway: an event can be lost (xenstore-rs
+/// loses one that comes before the answer to its WATCH).
+const REREAD: Duration = Duration::from_millis(500);
+
+/// What the toolstack and the backend say of the vif.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// The domain of the backend, to which everything is granted.
+    pub backend_id: DomId,
+    /// The backend's directory in the store.
+    pub backend: String,
+    /// The address of the vif.
+    pub mac: [u8; 6],
+    /// Bytes of payload in a frame; 1500 if the store does not say.
+    pub mtu: u32,
+    /// False if the toolstack says `trusted` = 0.
+    pub trusted: bool,
+    /// What the backend can do.
+    pub features: Features,
+}
+
+/// What the backend said while it was connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// The backend is no longer connected. Everything must be negotiated anew.
+    BackendLeft(XenbusState),
+    /// The cable was put in or pulled out (`carrier` or `disconnect`).
+    Carrier(bool),
+    /// The MTU changed.
+    Mtu(u32),
+}
+
+/// One vif's dealings with the store. It is used by one thread at a time and may wait.
+pub struct Connection {
+    store: Box<dyn Store>,
+    vif: u32,
+    frontend: String,
+    /// The backend's directory, as last read: a restore or a new driver domain changes it.
+    backend: String,
+    /// The watches that are set.
+    watched: Vec<String>,
+    carrier: bool,
+    mtu: u32,
+}
+
+impl Connection {
+    /// Opens the store and finds the vif.
+    ///
+    /// # Errors
+    /// If there is no store or no such vif.
+    pub fn open(domain: &Domain, vif: u32) -> Result<Self, Error> {
+        Ok(Self {
+            store: domain.store()?,
+            vif,
+            frontend: keys::frontend(vif),
+            backend: String::new(),
+            watched: Vec::new(),
+            carrier: true,
+            mtu: 0,
+        })
+    }
+
+    /// Brings both sides to the start: own state Initialising, backend in InitWait. A backend that is
+    /// anywhere else (connected to a driver that died, or closed) is driven through the close cycle first.
+    ///
+    /// # Errors
+    /// [`Error::Deadline`] names the key that did not move.
+    pub fn prepare(&mut self, deadline: Duration) -> Result<Offer, Error> {
+        let end = Instant::now() + deadline;
+        loop {
+            self.find_backend(end)?;
+            match self.backend_state()? {
+                XenbusState::InitWait => {
+                    self.set_state(XenbusState::Initialising)?;
+                    return self.read_offer();
+                }
+                XenbusState::Connected
+                | XenbusState::Initialised
+                | XenbusState::Reconfiguring
+                | XenbusState::Reconfigured
+                | XenbusState::Closing => {
+                    tracing::debug!("the backend still serves an earlier driver: closing that first");
+                    self.close_until(end)?;
+                }
+                XenbusState::Closed => {
+                    // netback leaves Closed for InitWait when it sees the frontend start.
+                    self.set_state(XenbusState::Initialising)?;
+                    self.wait_backend(end, "InitWait (2)", |state| state != XenbusState::Closed)?;
+                }
+                XenbusState::Unknown | XenbusState::Initialising => {
+                    self.set_state(XenbusState::Initialising)?;
+                    self.wait_backend(end, "InitWait (2)", |state| {
+                        !matches!(state, XenbusState::Unknown | XenbusState::Initialising)
+                    })?;
+                }
+            }
+        }
+    }
+
+    /// Reads what is offered, and changes nothing.
+    ///
+    /// # Errors
+    /// If there is no such vif, or a key makes no sense.
+    pub fn look(&mut self, deadline: Duration) -> Result<Offer, Error> {
+        self.find_backend(Instant::now() + deadline)?;
+        self.read_offer()
+    }
+
+    /// Writes what the backend needs, then state Connected.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub fn publish(
+        &mut self,
+        queue: &QueueKeys,
+        offer: &Features,
+        wants: &Wants,
+    ) -> Result<(), Error> {
+        for key in keys::STALE {
+            self.store.remove(&keys::join(&self.frontend, key))?;
+        }
+        if offer.max_queues > 1 {
+            self.put(keys::MULTI_QUEUE_NUM_QUEUES, 1)?;
+        }
+        self.put(keys::TX_RING_REF, queue.tx_ring.0)?;
+        self.put(keys::RX_RING_REF, queue.rx_ring.0)?;
+        match queue.ports {
+            Ports::Shared(port) => self.put(keys::EVENT_CHANNEL, port.0)?,
+            Ports::Split { rx, tx } => {
+                self.put(keys::EVENT_CHANNEL_TX, tx.0)?;
+                self.put(keys::EVENT_CHANNEL_RX, rx.0)?;
+            }
+        }
+        self.put(keys::REQUEST_RX_COPY, 1)?;
+        // Without it netback turns its stall detection off and drains after 30 ms.
+        self.put(keys::FEATURE_RX_NOTIFY, 1)?;
+        self.put(keys::FEATURE_SG, u32::from(wants.sg))?;
+        let gso = u32::from(wants.gso && wants.sg && wants.csum_offload);
+        self.put(keys::FEATURE_GSO_TCPV4, gso)?;
+        self.put(keys::FEATURE_GSO_TCPV6, gso)?;
+        self.put(keys::FEATURE_NO_CSUM_OFFLOAD, u32::from(!wants.csum_offload))?;
+        self.put(keys::FEATURE_IPV6_CSUM_OFFLOAD, u32::from(wants.csum_offload))?;
+        self.set_state(XenbusState::Connected)
+    }
+
+    /// Waits until the backend is Connected: it has mapped the rings and its hotplug script is done.
+    ///
+    /// # Errors
+    /// [`Error::Deadline`], or [`Error::BackendLeft`] if it went elsewhere.
+    pub fn wait_connected(&mut self, deadline: Duration) -> Result<(), Error> {
+        let end = Instant::now() + deadline;
+        let found = self.wait_backend(end, "Connected (4)", |state| {
+            !matches!(state, XenbusState::InitWait | XenbusState::Initialised)
+        })?;
+        if found != XenbusState::Connected {
+            return Err(Error::BackendLeft { key: self.backend_key(keys::STATE), found });
+        }
+        self.carrier = self.read_carrier()?;
+        self.mtu = self.read_mtu()?;
+        Ok(())
+    }
+
+    /// Waits for the next thing that the backend or the toolstack says. `None` after `timeout`.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn next_change(&mut self, timeout: Duration) -> Result<Option<Change>, Error> {
+        let end = Instant::now() + timeout;
+        loop {
+            let backend_now = self.read(&keys::join(&self.frontend, keys::BACKEND))?;
+            let state = self.backend_state()?;
+            if state != XenbusState::Connected {
+                return Ok(Some(Change::BackendLeft(state)));
+            }
+            if backend_now.as_deref() != Some(&self.backend) {
+                // Another backend, after a restore or a move of the vif.
+                return Ok(Some(Change::BackendLeft(XenbusState::Unknown)));
+            }
+            let carrier = self.read_carrier()?;
+            if carrier != self.carrier {
+                self.carrier = carrier;
+                return Ok(Some(Change::Carrier(carrier)));
+            }
+            let mtu = self.read_mtu()?;
+            if mtu != self.mtu {
+                self.mtu = mtu;
+                return Ok(Some(Change::Mtu(mtu)));
+            }
+            // Asked even when no time is left: who polls the store's descriptor must have seen the queue empty.
+            let left = end.saturating_duration_since(Instant::now());
+            if self.store.next_event(left)?.is_none() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Says goodbye: Closing, Closed, each followed by the backend. Returns when the backend has let go
+    /// of the pages.
+    ///
+    /// # Errors
+    /// [`Error::Deadline`] if the backend does not follow; own state is Closed all the same.
+    pub fn close(&mut self, deadline: Duration) -> Result<(), Error> {
+        self.close_until(Instant::now() + deadline)
+    }
+
+    fn close_until(&mut self, end: Instant) -> Result<(), Error> {
+        if matches!(self.backend_state()?, XenbusState::Unknown) {
+            return self.set_state(XenbusState::Closed);
+        }
+        self.set_state(XenbusState::Closing)?;
+        let closing = |state| {
+            // A backend may jump straight to Closed, or come back fresh after a restart of its own.
+            matches!(
+                state,
+                XenbusState::Closing
+                    | XenbusState::Closed
+                    | XenbusState::Unknown
+                    | XenbusState::Initialising
+                    | XenbusState::InitWait
+            )
+        };
+        let first = self.wait_backend(end, "Closing (5) or Closed (6)", closing);
+        self.set_state(XenbusState::Closed)?;
+        first?;
+        self.wait_backend(end, "Closed (6)", |state| {
+            closing(state) && state != XenbusState::Closing
+        })?;
+        Ok(())
+    }
+
+    /// Readable when [`Self::next_change`] may have something, after it has returned `None`.
+    pub fn event_fd(&self) -> BorrowedFd<'_> {
+        self.store.event_fd()
+    }
+
+    /// The state of the backend now.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn backend_state(&mut self) -> Result<XenbusState, Error> {
+        let value = self.read(&self.backend_key(keys::STATE))?;
+        Ok(XenbusState::from_store(value.as_deref()))
+    }
+
+    fn backend_key(&self, key: &str) -> String {
+        keys::join(&self.backend, key)
+    }
+
+    fn read(&mut self, path: &str) -> Result<Option<String>, Error> {
+        Ok(self.store.read(path)?)
+    }
+
+    fn put(&mut self, key: &str, value: u32) -> Result<(), Error> {
+        Ok(self.store.write(&keys::join(&self.frontend, key), &value.to_string())?)
+    }
+
+    fn set_state(&mut self, state: XenbusState) -> Result<(), Error> {
+        let path = keys::join(&self.frontend, keys::STATE);
+        // A write of what is there already still fires the backend's watch: needed after a crash of its own.
+        Ok(self.store.write(&path, &keys::state_value(state))?)
+    }
+
+    /// Reads where the backend is and watches its state. Waits for the toolstack if it is not done.
+    fn find_backend(&mut self, end: Instant) -> Result<(), Error> {
+        let key = keys::join(&self.frontend, keys::BACKEND);
+        let backend = loop {
+            match self.read(&key)? {
+                Some(backend) if !backend.is_empty() => break backend,
+                _ if Instant::now() >= end => return Err(Error::NoVif { vif: self.vif, key }),
+                _ => std::thread::sleep(Duration::from_millis(20)),
+            }
+        };
+        if backend != self.backend {
+            for path in std::mem::take(&mut self.watched) {
+                // The old backend's directory may be gone, and its watches with it.
+                let _ = self.store.unwatch(&path, &path);
+            }
+            self.backend = backend;
+            let paths = [
+                self.backend_key(keys::STATE),
+                self.backend_key(keys::CARRIER),
+                key,
+                keys::join(&self.frontend, keys::MTU),
+                keys::join(&self.frontend, keys::DISCONNECT),
+                // Relative: it fires when a restore gave the domain a new number.
+                "domid".to_owned(),
+            ];
+            for path in paths {
+                self.store.watch(&path, &path)?;
+                self.watched.push(path);
+            }
+        }
+        Ok(())
+    }
+
+    fn wait_backend(
+        &mut self,
+        end: Instant,
+        wanted: &'static str,
+        reached: impl Fn(XenbusState) -> bool,
+    ) -> Result<XenbusState, Error> {
+        let start = Instant::now();
+        loop {
+            let found = self.backend_state()?;
+            if reached(found) {
+                return Ok(found);
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let key = self.backend_key(keys::STATE);
+                return Err(Error::Deadline { key, wanted, found, waited: start.elapsed() });
+            }
+            self.store.next_event(left.min(REREAD))?;
+        }
+    }
+
+    fn read_offer(&mut self) -> Result<Offer, Error> {
+        let key = keys::join(&self.frontend, keys::BACKEND_ID);
+        let text = self
+            .read(&key)?
+            .ok_or_else(|| Error::NoVif { vif: self.vif, key: key.clone() })?;
+        let backend_id = text.trim().parse().map(DomId).map_err(|_| Error::BadKey {
+            key,
+            found: text,
+            wanted: "a domain number",
+        })?;
+        let features = Features {
+            sg: self.offered(keys::FEATURE_SG)?,
+            gso_tcpv4: self.offered(keys::FEATURE_GSO_TCPV4)?,
+            gso_tcpv6: self.offered(keys::FEATURE_GSO_TCPV6)?,
+            csum_offload: !self.offered(keys::FEATURE_NO_CSUM_OFFLOAD)?,
+            ipv6_csum_offload: self.offered(keys::FEATURE_IPV6_CSUM_OFFLOAD)?,
+            split_event_channels: self.offered(keys::FEATURE_SPLIT_EVENT_CHANNELS)?,
+            max_queues: self.number(keys::MULTI_QUEUE_MAX_QUEUES)?.unwrap_or(1),
+        };
+        if !self.offered(keys::FEATURE_RX_COPY)? {
+            // The other way, page flipping, was taken out of every kernel long ago.
+            let backend = self.backend.clone();
+            return Err(Error::MissingFeature { backend, feature: keys::FEATURE_RX_COPY });
+        }
+        let trusted = self.read(&keys::join(&self.frontend, keys::TRUSTED))?;
+        Ok(Offer {
+            backend_id,
+            backend: self.backend.clone(),
+            mac: self.read_mac()?,
+            mtu: self.read_mtu()?,
+            trusted: trusted.as_deref().map(str::trim) != Some("0"),
+            features,
+        })
+    }
+
+    fn number(&mut self, key: &str) -> Result<Option<u32>, Error> {
+        let value = self.read(&self.backend_key(key))?;
+        Ok(value.and_then(|text| text.trim().parse().ok()))
+    }
+
+    fn offered(&mut self, key: &str) -> Result<bool, Error> {
+        Ok(self.number(key)?.is_some_and(|value| value != 0))
+    }
+
+    /// The vif's address: from the frontend's directory, or the backend's where some toolstacks keep it.
+    fn read_mac(&mut self) -> Result<[u8; 6], Error> {
+        let own = keys::join(&self.frontend, keys::MAC);
+        let text = match self.read(&own)? {
+            Some(text) => text,
+            None => self
+                .read(&self.backend_key(keys::MAC))?
+                .ok_or_else(|| Error::NoVif { vif: self.vif, key: own.clone() })?,
+        };
+        parse_mac(&text).ok_or(Error::BadKey {
+            key: own,
+            found: text,
+            wanted: "an address like 00:16:3e:01:02:03",
+        })
+    }
+
+    fn read_mtu(&mut self) -> Result<u32, Error> {
+        let text = self.read(&keys::join(&self.frontend, keys::MTU))?;
+        // 68 is the least that IPv4 works with, 65535 the most that a netif packet can be.
+        let mtu = text.and_then(|text| text.trim().parse().ok());
+        Ok(mtu.filter(|mtu| (68..=65_521).contains(mtu)).unwrap_or(1500))
+    }
+
+    fn read_carrier(&mut self) -> Result<bool, Error> {
+        let carrier = self.read(&self.backend_key(keys::CARRIER))?;
+        let disconnect = self.read(&keys::join(&self.frontend, keys::DISCONNECT))?;
+        let pulled = disconnect.is_some_and(|value| matches!(value.trim(), "1" | "true"));
+        Ok(carrier.as_deref().map(str::trim) != Some("0") && !pulled)
+    }
+}
+
+fn parse_mac(text: &str) -> Option<[u8; 6]> {
+    let mut mac = [0; 6];
+    let mut parts = text.trim().split(':');
+    for byte in &mut mac {
+        *byte = u8::from_str_radix(parts.next()?, 16).ok()?;
+    }
+    parts.next().is_none().then_some(mac)
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection")
+            .field("vif", &self.vif)
+            .field("backend", &self.backend)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_mac;
+
+    #[test]
+    fn an_address_is_six_hexadecimal_bytes_and_nothing_else() {
+        assert_eq!(parse_mac("00:16:3E:01:02:ff\n"), Some([0, 0x16, 0x3e, 1, 2, 0xff]));
+        for bad in ["", "00:16:3e:01:02", "00:16:3e:01:02:03:04", "00:16:3e:01:02:gg", "1:2"] {
+            assert_eq!(parse_mac(bad), None, "{bad:?}");
+        }
+    }
+}

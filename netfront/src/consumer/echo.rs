@@ -1,0 +1,55 @@
+//! A consumer that sends every packet back, with the Ethernet addresses swapped.
+
+use std::collections::VecDeque;
+
+use super::Consumer;
+use crate::packet::{OwnedPacket, Packet};
+use crate::queue::Queue;
+use crate::{Error, SendError};
+
+/// Packets that may wait for room in the transmit ring; more are dropped.
+const WAITING: usize = 256;
+
+/// Sends every packet back to where it came from.
+#[derive(Debug)]
+pub struct Echo {
+    waiting: VecDeque<OwnedPacket>,
+    /// Packets dropped because the transmit ring was full for too long.
+    pub dropped: u64,
+}
+
+impl Default for Echo {
+    fn default() -> Self {
+        Self { waiting: VecDeque::with_capacity(WAITING), dropped: 0 }
+    }
+}
+
+impl Consumer for Echo {
+    fn deliver(&mut self, packet: &mut Packet<'_>) {
+        if self.waiting.len() < WAITING && packet.head().len() >= 14 {
+            self.waiting.push_back(packet.detach());
+        } else {
+            self.dropped += 1;
+        }
+    }
+
+    fn offer(&mut self, queue: &mut Queue, budget: usize) -> Result<usize, Error> {
+        let mut sent = 0;
+        while sent < budget {
+            let Some(packet) = self.waiting.front() else { break };
+            let head = packet.head();
+            let mut addresses = [0; 12];
+            addresses[..6].copy_from_slice(&head[6..12]);
+            addresses[6..].copy_from_slice(&head[..6]);
+            let mut slices: Vec<&[u8]> = vec![&addresses, &head[12..]];
+            slices.extend(packet.fragments().iter().map(|lease| lease.as_slice()));
+            match queue.send(&slices, packet.offload()) {
+                Err(SendError::Full) => break,
+                Err(SendError::Length(_)) => self.dropped += 1,
+                Ok(()) => sent += 1,
+            }
+            self.waiting.pop_front();
+        }
+        Ok(sent)
+    }
+}

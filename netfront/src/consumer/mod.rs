@@ -1,0 +1,81 @@
+//! Where packets go, and where those come from that are sent.
+//!
+//! | consumer | received packets | sent packets |
+//! | --- | --- | --- |
+//! | [`Tap`] | to the kernel's stack | from it |
+//! | [`Echo`] | back to the sender, addresses swapped | - |
+//! | [`Null`] | dropped | - |
+//! | [`Capture`] | written to a pcap file, then to the consumer inside | as inside, written too |
+//!
+//! A program's own consumer is a few lines: see the examples.
+
+mod capture;
+mod echo;
+mod null;
+mod tap;
+
+use std::os::fd::BorrowedFd;
+
+pub use capture::{Capture, CaptureFile};
+pub use echo::Echo;
+pub use null::Null;
+pub use tap::{Tap, TapCounters};
+
+use crate::device::Link;
+use crate::packet::Packet;
+use crate::queue::Queue;
+use crate::Error;
+
+/// Takes packets from a queue, and may have some to send.
+pub trait Consumer {
+    /// The link came up, went down or changed. Called before the first packet.
+    ///
+    /// # Errors
+    /// If the consumer cannot work on such a link.
+    fn link(&mut self, link: &Link) -> Result<(), Error> {
+        let _ = link;
+        Ok(())
+    }
+
+    /// Takes one received packet. It is gone after the call, unless [`Packet::detach`]ed.
+    fn deliver(&mut self, packet: &mut Packet<'_>);
+
+    /// The batch is over: what was collected can be written.
+    fn finish(&mut self) {}
+
+    /// Sends up to `budget` packets. Returns how many; 0 means that there is nothing to send now.
+    ///
+    /// # Errors
+    /// If the source of packets is gone.
+    fn offer(&mut self, queue: &mut Queue, budget: usize) -> Result<usize, Error> {
+        let _ = (queue, budget);
+        Ok(0)
+    }
+
+    /// Readable when [`Self::offer`] has something.
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
+
+impl<C: Consumer + ?Sized> Consumer for Box<C> {
+    fn link(&mut self, link: &Link) -> Result<(), Error> {
+        (**self).link(link)
+    }
+
+    fn deliver(&mut self, packet: &mut Packet<'_>) {
+        (**self).deliver(packet);
+    }
+
+    fn finish(&mut self) {
+        (**self).finish();
+    }
+
+    fn offer(&mut self, queue: &mut Queue, budget: usize) -> Result<usize, Error> {
+        (**self).offer(queue, budget)
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        (**self).fd()
+    }
+}

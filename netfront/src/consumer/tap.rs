@@ -1,0 +1,157 @@
+//! The TAP consumer: the guest's own stack uses the vif through a TAP device.
+//!
+//! A packet in granted pages crosses by one `writev`, uncopied by us; a packet of the kernel's comes by one
+//! `readv` straight into granted pages. Large segments and blank checksums cross as they are, as far
+//! as both sides can.
+
+use std::io::IoSlice;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use arrayvec::ArrayVec;
+use netfront_tap::{Offloads, Sent, VnetHeader, HEADER_SIZE};
+
+use super::Consumer;
+use crate::connection::Features;
+use crate::device::Link;
+use crate::offload::{fill_checksum, from_vnet, to_vnet};
+use crate::packet::{Packet, MAX_FRAGMENTS};
+use crate::queue::Queue;
+use crate::stats::Counter;
+use crate::Error;
+use xen_ring::Checksum;
+
+/// What the TAP side counts.
+#[derive(Debug, Default)]
+pub struct TapCounters {
+    /// Frames that the kernel took.
+    pub written: Counter,
+    /// Frames read from the kernel.
+    pub read: Counter,
+    /// Frames dropped: the kernel refused them (the interface is down, or the header makes no sense).
+    pub drop_refused: Counter,
+    /// Frames dropped: the interface's queue was full.
+    pub drop_full: Counter,
+    /// Frames dropped: a blank checksum without a TCP or UDP header.
+    pub drop_checksum: Counter,
+    /// Checksums filled in by software, since the backend cannot.
+    pub checksums_filled: Counter,
+    /// `readv` and `writev` calls.
+    pub system_calls: Counter,
+}
+
+/// Connects a queue with a TAP device.
+#[derive(Debug)]
+pub struct Tap {
+    device: netfront_tap::Tap,
+    features: Features,
+    counters: std::sync::Arc<TapCounters>,
+}
+
+impl Tap {
+    /// Uses this device. Address, MTU, offloads and carrier follow the vif from now on.
+    pub fn new(device: netfront_tap::Tap) -> Self {
+        Self { device, features: Features::default(), counters: std::sync::Arc::default() }
+    }
+
+    /// What was counted, readable from any thread.
+    pub fn counters(&self) -> std::sync::Arc<TapCounters> {
+        std::sync::Arc::clone(&self.counters)
+    }
+
+    /// The interface's name.
+    pub fn name(&self) -> &str {
+        self.device.name()
+    }
+
+    /// Reads one frame into granted pages. Says whether there was one.
+    fn read_one(&mut self, queue: &mut Queue) -> Result<bool, Error> {
+        let Self { device, features, counters } = self;
+        queue.send_filled(|pages| {
+            counters.system_calls.add(1);
+            let mut bytes = [0; HEADER_SIZE];
+            let Some(len) = device.receive(&mut bytes, pages)? else { return Ok(None) };
+            counters.read.add(1);
+            let vnet = VnetHeader::decode(&bytes);
+            let mut offload = from_vnet(&vnet);
+            if offload.checksum == Checksum::Blank && !takes_blank(features, pages.first()) {
+                let (start, offset) = (vnet.csum_start, vnet.csum_offset);
+                fill_checksum(pages, len, usize::from(start), usize::from(offset));
+                offload.checksum = Checksum::None;
+                counters.checksums_filled.add(1);
+            }
+            Ok(Some((len, offload)))
+        })
+    }
+}
+
+/// True if the backend can fill in the checksum of this frame: it may be able to for IPv4 only.
+fn takes_blank(features: &Features, first: Option<&std::io::IoSliceMut<'_>>) -> bool {
+    let is_ipv6 = first.and_then(|page| page.get(12..14)) == Some(&[0x86, 0xdd][..]);
+    if is_ipv6 {
+        features.ipv6_csum_offload
+    } else {
+        features.csum_offload
+    }
+}
+
+impl Consumer for Tap {
+    fn link(&mut self, link: &Link) -> Result<(), Error> {
+        self.features = link.features;
+        if !link.carrier {
+            return Ok(self.device.set_carrier(false)?);
+        }
+        if self.device.mac()? != link.mac {
+            // The kernel refuses a new address while the interface is up only on some kernels.
+            self.device.set_mac(link.mac)?;
+        }
+        if self.device.mtu()? != link.mtu {
+            self.device.set_mtu(link.mtu)?;
+        }
+        // Set every time, also to nothing: the flags belong to the device and outlive whoever set them.
+        // A segment longer than a page needs several slots.
+        let features = link.features;
+        let wanted = Offloads {
+            checksum: features.csum_offload,
+            tso4: features.csum_offload && features.sg && features.gso_tcpv4,
+            tso6: features.ipv6_csum_offload && features.sg && features.gso_tcpv6,
+        };
+        let have = self.device.set_offloads(wanted)?;
+        if have != wanted {
+            tracing::info!(?wanted, ?have, "the TAP has fewer offloads than the vif");
+        }
+        self.device.set_up(true)?;
+        Ok(self.device.set_carrier(true)?)
+    }
+
+    fn deliver(&mut self, packet: &mut Packet<'_>) {
+        let Ok(vnet) = to_vnet(&packet.offload(), packet.head()) else {
+            return self.counters.drop_checksum.add(1);
+        };
+        let header = vnet.encode();
+        let mut slices = ArrayVec::<IoSlice<'_>, { MAX_FRAGMENTS + 2 }>::new();
+        slices.push(IoSlice::new(&header));
+        slices.extend(packet.slices().map(IoSlice::new));
+        self.counters.system_calls.add(1);
+        match self.device.send(&slices) {
+            Ok(Sent::Taken) => self.counters.written.add(1),
+            // As a network card does: what the stack does not take in time is lost, and counted.
+            Ok(Sent::Full) => self.counters.drop_full.add(1),
+            Ok(Sent::Refused(_)) | Err(_) => self.counters.drop_refused.add(1),
+        }
+    }
+
+    fn offer(&mut self, queue: &mut Queue, budget: usize) -> Result<usize, Error> {
+        let mut sent = 0;
+        while sent < budget && queue.can_send() {
+            if !self.read_one(queue)? {
+                break;
+            }
+            sent += 1;
+        }
+        Ok(sent)
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.device.as_fd())
+    }
+}

@@ -1,0 +1,397 @@
+//! Pages granted once, for good, to the driver domain.
+//!
+//! A page is in exactly one place: **free** here, **posted** in a ring, **leased** to whoever detached a
+//! packet, or **quarantined** because the backend may still hold it. [`PoolPage`] is the token of a page
+//! that is not free; it cannot be copied, so a page cannot be posted twice (H-6).
+//!
+//! One thread owns the pool. Its free list is a stack: the page returned last is posted first, since
+//! its lines are still in the cache. Other threads give pages back through [`Returns`].
+//!
+//! Invariant, checked by [`Pool::census`]: free + posted + leased + quarantined = granted.
+
+mod growth;
+#[allow(unsafe_code)]
+mod lease;
+mod policy;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+
+use crossbeam_queue::ArrayQueue;
+use hypervisor::{Access, DomId, Domain, GrantRef, SharedPages};
+use xen_ring::Page;
+
+pub use growth::Growth;
+pub use lease::Lease;
+pub(crate) use lease::{view, view_mut};
+pub use policy::PoolPolicy;
+
+use crate::Error;
+
+/// Pages that are granted, and later freed, together: the unit in which gntalloc frees.
+pub const BATCH: usize = 32;
+
+/// The token of one page that is out of the free list. Neither `Copy` nor `Clone`.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a page whose token is dropped is lost to the pool"]
+pub struct PoolPage(u32);
+
+/// How a pool is made and how far it may go.
+#[derive(Debug, Clone)]
+pub struct PoolConfig {
+    /// Pages granted at the start.
+    pub capacity: usize,
+    /// Pages that the pool may have at most.
+    pub limit: usize,
+    /// What the peer may do with the pages.
+    pub access: Access,
+    /// What happens to a page after its packet.
+    pub policy: PoolPolicy,
+    /// Overwrite the used bytes of a page with zeros before it is posted again.
+    pub scrub: bool,
+}
+
+/// Where every page is. All figures are pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Census {
+    /// Granted to the driver domain now.
+    pub granted: usize,
+    /// In the free list.
+    pub free: usize,
+    /// Out with the queue: in the ring, or being worked on.
+    pub posted: usize,
+    /// Carried away by detached packets.
+    pub leased: usize,
+    /// Withdrawn for good, since the backend may still hold them.
+    pub quarantined: usize,
+}
+
+/// The lane by which leased pages come home, from any thread.
+#[derive(Debug)]
+pub struct Returns {
+    lane: ArrayQueue<PoolPage>,
+    returned: AtomicU64,
+}
+
+impl Returns {
+    fn new(capacity: usize) -> Self {
+        Self { lane: ArrayQueue::new(capacity.max(1)), returned: AtomicU64::new(0) }
+    }
+
+    /// Takes a page back. The lane has room for every page that the pool can have, so it is never full.
+    pub(crate) fn give(&self, page: PoolPage) {
+        if self.lane.push(page).is_ok() {
+            self.returned.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+struct Entry {
+    page: Page,
+    reference: GrantRef,
+    batch: u32,
+}
+
+/// A region of pages that was granted in one call and can be freed in one call.
+struct Batch {
+    /// Pages of the batch that are retired; at `pages` the whole region goes.
+    retired: usize,
+    pages: usize,
+}
+
+/// The pool of one direction of one queue.
+pub struct Pool {
+    domain: Domain,
+    peer: DomId,
+    config: PoolConfig,
+    /// By token. `None`: the page is gone and its number may be used again.
+    entries: Vec<Option<Entry>>,
+    vacant: Vec<u32>,
+    batches: Vec<Option<Batch>>,
+    vacant_batches: Vec<u32>,
+    free: Vec<PoolPage>,
+    returns: Arc<Returns>,
+    growth: Arc<Growth>,
+    granted: usize,
+    leased: usize,
+    quarantined: usize,
+    /// The grant device refused; not asked again before pages have come back.
+    refused: bool,
+    /// Pages granted in the data path because none was left (H-10).
+    pub grown_inline: u64,
+    /// Grants made for packets after the start, by any way.
+    pub grants: u64,
+    /// Grants ended after the start.
+    pub revokes: u64,
+}
+
+impl Pool {
+    /// Grants `config.capacity` pages, all zero, to `peer`.
+    ///
+    /// # Errors
+    /// If not even one batch can be had; with fewer than asked for, the pool starts smaller.
+    pub fn new(domain: &Domain, peer: DomId, config: PoolConfig) -> Result<Self, Error> {
+        let limit = config.limit.max(config.capacity);
+        let mut pool = Self {
+            domain: domain.clone(),
+            peer,
+            // The lists are made for the most that can be, so that nothing is allocated later.
+            entries: Vec::with_capacity(limit),
+            vacant: Vec::with_capacity(limit),
+            batches: Vec::with_capacity(limit),
+            vacant_batches: Vec::with_capacity(limit),
+            free: Vec::with_capacity(limit),
+            returns: Arc::new(Returns::new(limit)),
+            growth: Arc::new(Growth::new()),
+            granted: 0,
+            leased: 0,
+            quarantined: 0,
+            refused: false,
+            grown_inline: 0,
+            grants: 0,
+            revokes: 0,
+            config: PoolConfig { limit, ..config },
+        };
+        if pool.config.policy == PoolPolicy::PerPacket {
+            return Ok(pool);
+        }
+        while pool.granted < pool.config.capacity {
+            let wanted = BATCH.min(pool.config.capacity - pool.granted);
+            match pool.grant(wanted) {
+                Ok(()) => {}
+                Err(error) if pool.granted == 0 => return Err(error),
+                Err(error) => {
+                    tracing::warn!(
+                        granted = pool.granted,
+                        wanted = pool.config.capacity,
+                        "the pool starts smaller: {error}"
+                    );
+                    pool.refused = true;
+                    break;
+                }
+            }
+        }
+        pool.grants = 0;
+        Ok(pool)
+    }
+
+    /// Takes a page, to be posted or filled. Grants more if none is left (H-10); `None` when that is
+    /// refused or the limit is reached.
+    #[inline]
+    pub fn take(&mut self) -> Option<PoolPage> {
+        match self.free.pop() {
+            Some(page) => Some(page),
+            None => self.take_more(),
+        }
+    }
+
+    #[cold]
+    fn take_more(&mut self) -> Option<PoolPage> {
+        self.collect();
+        if self.free.is_empty() {
+            let wanted = match self.config.policy {
+                PoolPolicy::PerPacket => 1,
+                _ => BATCH,
+            };
+            let wanted = wanted.min(self.config.limit - self.granted);
+            if wanted == 0 || self.refused {
+                return None;
+            }
+            match self.grant(wanted) {
+                Ok(()) => self.grown_inline += wanted as u64,
+                Err(error) => {
+                    // Said once: the ring is fed by what comes back from now on.
+                    tracing::warn!(granted = self.granted, "the pool cannot grow: {error}");
+                    self.refused = true;
+                }
+            }
+        }
+        self.free.pop()
+    }
+
+    /// Gives a page back that did not leave the queue's thread.
+    #[inline]
+    pub fn put(&mut self, page: PoolPage) {
+        if self.config.policy.recycles() {
+            self.free.push(page);
+        } else {
+            self.retire(page);
+        }
+    }
+
+    /// The page's memory.
+    #[inline]
+    pub fn page(&self, page: &PoolPage) -> &Page {
+        &self.entry(page).page
+    }
+
+    /// The page's grant reference.
+    #[inline]
+    pub fn reference(&self, page: &PoolPage) -> GrantRef {
+        self.entry(page).reference
+    }
+
+    /// Turns a held page into a lease of `len` bytes at `offset`, that comes home by itself (H-9).
+    pub fn lease(&mut self, page: PoolPage, offset: u16, len: u16) -> Lease {
+        self.leased += 1;
+        Lease::new(self.page(&page).clone(), page, offset, len, Arc::clone(&self.returns))
+    }
+
+    /// True when leasing would starve the ring: packets are copied then (`condense`).
+    pub fn is_short(&self) -> bool {
+        self.free.len() < BATCH && (self.refused || self.granted >= self.config.limit)
+    }
+
+    /// Withdraws a page that the backend may still hold. It is never used again in this connection.
+    pub fn quarantine(&mut self, page: PoolPage) {
+        let PoolPage(_) = page;
+        self.quarantined += 1;
+    }
+
+    /// Overwrites what a packet left in a page, if the pool was told to.
+    #[inline]
+    pub fn scrub(&self, page: &PoolPage, offset: usize, len: usize) {
+        if self.config.scrub {
+            self.page(page).fill(offset, len, 0);
+        }
+    }
+
+    /// Brings home what other threads gave back, and the batches that the control thread granted.
+    /// Asks the control thread for a batch when the free list runs low.
+    #[inline]
+    pub fn collect(&mut self) {
+        if !self.returns.lane.is_empty() {
+            while let Some(page) = self.returns.lane.pop() {
+                self.leased -= 1;
+                self.refused = false;
+                self.put(page);
+            }
+        }
+        if self.free.len() < BATCH && self.config.policy == PoolPolicy::Pool {
+            self.replenish();
+        }
+    }
+
+    #[cold]
+    fn replenish(&mut self) {
+        while let Some(pages) = self.growth.take() {
+            self.adopt(pages);
+        }
+        let room = self.config.limit.saturating_sub(self.granted);
+        if self.free.len() < BATCH && room >= BATCH && !self.refused {
+            self.growth.want();
+        }
+    }
+
+    /// Frees one grown batch whose pages are all free, keeping the starting capacity.
+    /// For idle times: it walks the free list. Returns the pages freed.
+    pub fn shrink(&mut self) -> usize {
+        self.collect();
+        if self.granted < self.config.capacity + BATCH || !self.config.policy.recycles() {
+            return 0;
+        }
+        let mut free_of = vec![0usize; self.batches.len()];
+        for page in &self.free {
+            free_of[self.entry(page).batch as usize] += 1;
+        }
+        let idle = (0..self.batches.len()).rev().find(|&number| {
+            self.batches[number].as_ref().is_some_and(|batch| batch.pages == free_of[number])
+        });
+        let Some(number) = idle else { return 0 };
+        let (gone, kept) = std::mem::take(&mut self.free)
+            .into_iter()
+            .partition::<Vec<_>, _>(|page| self.entry(page).batch as usize == number);
+        self.free.extend(kept);
+        let count = gone.len();
+        for page in gone {
+            self.retire(page);
+        }
+        count
+    }
+
+    /// Where every page is.
+    pub fn census(&mut self) -> Census {
+        self.collect();
+        let away = self.free.len() + self.leased + self.quarantined;
+        Census {
+            granted: self.granted,
+            free: self.free.len(),
+            posted: self.granted - away,
+            leased: self.leased,
+            quarantined: self.quarantined,
+        }
+    }
+
+    /// The hand-over to the control thread, which grants when the queue asks.
+    pub fn growth(&self) -> Arc<Growth> {
+        Arc::clone(&self.growth)
+    }
+
+    /// The most pages that the pool may have.
+    pub fn limit(&self) -> usize {
+        self.config.limit
+    }
+
+    fn entry(&self, page: &PoolPage) -> &Entry {
+        // A token exists only for an entry that does.
+        match &self.entries[page.0 as usize] {
+            Some(entry) => entry,
+            None => unreachable!("page {} has a token but no entry", page.0),
+        }
+    }
+
+    fn grant(&mut self, count: usize) -> Result<(), Error> {
+        let pages = self.domain.share(self.peer, count, self.config.access)?;
+        self.adopt(pages);
+        Ok(())
+    }
+
+    fn adopt(&mut self, pages: SharedPages) {
+        let count = pages.len();
+        let batch = self.vacant_batches.pop().unwrap_or(self.batches.len() as u32);
+        let record = Some(Batch { retired: 0, pages: count });
+        match self.batches.get_mut(batch as usize) {
+            Some(slot) => *slot = record,
+            None => self.batches.push(record),
+        }
+        for index in 0..count {
+            let entry =
+                Some(Entry { page: pages.page(index), reference: pages.reference(index), batch });
+            let number = self.vacant.pop().unwrap_or(self.entries.len() as u32);
+            match self.entries.get_mut(number as usize) {
+                Some(slot) => *slot = entry,
+                None => self.entries.push(entry),
+            }
+            self.free.push(PoolPage(number));
+        }
+        self.granted += count;
+        self.grants += count as u64;
+    }
+
+    /// Takes a page out of use. The region's grants end when the last page of its batch is gone.
+    fn retire(&mut self, page: PoolPage) {
+        let PoolPage(number) = page;
+        let Some(entry) = self.entries[number as usize].take() else { return };
+        self.vacant.push(number);
+        let slot = &mut self.batches[entry.batch as usize];
+        let Some(batch) = slot else { return };
+        self.granted -= 1;
+        batch.retired += 1;
+        if batch.retired == batch.pages {
+            self.revokes += batch.pages as u64;
+            *slot = None;
+            self.vacant_batches.push(entry.batch);
+        }
+    }
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool")
+            .field("granted", &self.granted)
+            .field("free", &self.free.len())
+            .field("leased", &self.leased)
+            .field("quarantined", &self.quarantined)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,435 @@
+//! One queue: a receive and a transmit ring with their pages and event channels, owned by one thread.
+//!
+//! The owner's loop reads: [`Queue::receive`], [`Queue::reclaim`], [`Queue::send`], [`Queue::flush`], and when nothing is
+//! left to do, [`Queue::wait`]. A batch is published once and notified at most once, and only if the
+//! backend asked. Nothing in these calls allocates, locks, or enters the kernel per packet.
+
+mod rx;
+mod tx;
+
+use std::io::IoSliceMut;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hypervisor::{Access, DomId, Domain, EventChannels, GrantRef, Port, SharedPages};
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
+use xen_ring::{Notify, Offload};
+
+use crate::packet::Packet;
+use crate::pool::{Growth, Pool, PoolConfig, PoolPolicy};
+use crate::stats::QueueStats;
+use crate::waker::Waker;
+use crate::{Error, SendError};
+
+use rx::{RxConfig, RxQueue};
+use tx::TxQueue;
+
+/// How a queue is made.
+#[derive(Debug, Clone)]
+pub struct QueueConfig {
+    /// Pages granted for receiving at the start. Twice the ring lets pages be away with consumers
+    /// while the ring stays full.
+    pub rx_pages: usize,
+    /// The most pages that receiving may grow to.
+    pub rx_limit: usize,
+    /// Pages granted for sending.
+    pub tx_pages: usize,
+    /// What happens to a page after its packet.
+    pub policy: PoolPolicy,
+    /// Packets shorter than this are copied out whole, others keep their pages. Bytes.
+    pub threshold: usize,
+    /// Copy everything out of shared memory before it is looked at, and lend nothing.
+    pub untrusted: bool,
+    /// Overwrite the used bytes of a page before it is posted again.
+    pub scrub: bool,
+    /// One event channel each for receiving and sending, if the backend can.
+    pub split_event_channels: bool,
+}
+
+impl Default for QueueConfig {
+    fn default() -> Self {
+        Self {
+            rx_pages: 512,
+            rx_limit: 768,
+            tx_pages: 256,
+            policy: PoolPolicy::Pool,
+            threshold: 256,
+            untrusted: false,
+            scrub: false,
+            split_event_channels: true,
+        }
+    }
+}
+
+/// The queue's event channels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ports {
+    /// One for both directions (`event-channel`).
+    Shared(Port),
+    /// One each (`feature-split-event-channels`).
+    Split {
+        /// `event-channel-rx`
+        rx: Port,
+        /// `event-channel-tx`
+        tx: Port,
+    },
+}
+
+/// What the backend must know of a queue: the values of its store keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueKeys {
+    /// `tx-ring-ref`
+    pub tx_ring: GrantRef,
+    /// `rx-ring-ref`
+    pub rx_ring: GrantRef,
+    /// `event-channel`, or `event-channel-rx` and `-tx`.
+    pub ports: Ports,
+}
+
+/// Why [`Queue::wait`] returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wake {
+    /// There are responses, or there may be.
+    Work,
+    /// Somebody called the queue's waker: the link has changed, or the driver stops.
+    Called,
+    /// Nothing happened in time.
+    Timeout,
+}
+
+/// One queue pair. It is made, used and dropped by one thread.
+pub struct Queue {
+    rx: RxQueue,
+    tx: TxQueue,
+    /// The ring pages: kept for as long as the rings.
+    rings: [SharedPages; 2],
+    events: EventChannels,
+    ports: Ports,
+    /// Ports that were read and are masked until they are written back.
+    masked: Vec<Port>,
+    waker: Arc<Waker>,
+    stats: Arc<QueueStats>,
+    /// The rings' notify answers since the last flush.
+    rx_posted: bool,
+}
+
+impl Queue {
+    /// Grants the rings and the pools to `peer` and binds the event channels.
+    ///
+    /// The calling thread becomes the owner. On Xen the interrupt carries its name, so that an
+    /// administrator finds it in /proc/interrupts.
+    ///
+    /// # Errors
+    /// When a page cannot be granted or a channel cannot be bound.
+    pub fn open(
+        domain: &Domain,
+        peer: DomId,
+        config: &QueueConfig,
+        split: bool,
+        stats: Arc<QueueStats>,
+    ) -> Result<Self, Error> {
+        let events = domain.events()?;
+        let tx_ring = domain.share(peer, 1, Access::ReadWrite)?;
+        let rx_ring = domain.share(peer, 1, Access::ReadWrite)?;
+        // A backend learns of our death by the byte and the event that the kernel leaves behind; netif
+        // reserves no byte for it, so only the channel's end tells it.
+        let tx_pool = PoolConfig {
+            capacity: config.tx_pages,
+            limit: config.tx_pages,
+            // The backend only reads what we send: it could not write to these pages if it wanted.
+            access: Access::ReadOnly,
+            policy: match config.policy {
+                PoolPolicy::PerPacket | PoolPolicy::NoRecycle => config.policy,
+                PoolPolicy::Pool | PoolPolicy::CopyAlways => PoolPolicy::Pool,
+            },
+            scrub: false,
+        };
+        let rx_pool = PoolConfig {
+            capacity: config.rx_pages,
+            limit: config.rx_limit,
+            access: Access::ReadWrite,
+            policy: config.policy,
+            scrub: config.scrub,
+        };
+        let tx = TxQueue::new(tx_ring.page(0), Pool::new(domain, peer, tx_pool)?);
+        let rx = RxQueue::new(
+            rx_ring.page(0),
+            Pool::new(domain, peer, rx_pool)?,
+            RxConfig {
+                threshold: config.threshold,
+                untrusted: config.untrusted,
+                policy: config.policy,
+            },
+        );
+        let mut events = events;
+        let ports = if split {
+            Ports::Split { rx: events.bind_unbound(peer)?, tx: events.bind_unbound(peer)? }
+        } else {
+            Ports::Shared(events.bind_unbound(peer)?)
+        };
+        let mut queue = Self {
+            rx,
+            tx,
+            rings: [tx_ring, rx_ring],
+            events,
+            ports,
+            masked: Vec::with_capacity(2),
+            waker: Arc::new(Waker::new()?),
+            stats,
+            rx_posted: false,
+        };
+        // Posted before the backend looks: its first packets find their pages.
+        queue.rx.refill(&queue.stats);
+        let _ = queue.rx.publish();
+        queue.export();
+        Ok(queue)
+    }
+
+    /// What to write to the store for this queue.
+    pub fn keys(&self) -> QueueKeys {
+        QueueKeys {
+            tx_ring: self.rings[0].reference(0),
+            rx_ring: self.rings[1].reference(0),
+            ports: self.ports,
+        }
+    }
+
+    /// Receives up to `budget` packets, gives each to `deliver`, and posts pages for the next ones.
+    /// Returns how many packets there were; fewer than `budget` means that the ring is drained.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] or [`Error::NothingPosted`] if the backend broke the contract: the queue is of no
+    /// more use.
+    pub fn receive(
+        &mut self,
+        budget: usize,
+        deliver: impl FnMut(&mut Packet<'_>),
+    ) -> Result<usize, Error> {
+        let packets = self.rx.receive(budget, &self.stats, deliver)?;
+        self.rx.pool.collect();
+        self.rx.refill(&self.stats);
+        self.rx_posted = true;
+        Ok(packets)
+    }
+
+    /// Copies a packet, given in slices, into granted pages and pushes it. [`Self::flush`] shows it to the backend.
+    ///
+    /// # Errors
+    /// [`SendError::Full`] when nothing is left until the backend answers.
+    pub fn send(&mut self, packet: &[&[u8]], offload: Offload) -> Result<(), SendError> {
+        self.tx.send(packet, offload, &self.stats)
+    }
+
+    /// Lets `fill` read a packet straight into granted pages; see the TAP consumer. Returns whether
+    /// there was one.
+    ///
+    /// # Errors
+    /// What `fill` returns.
+    pub fn send_filled<E>(
+        &mut self,
+        fill: impl FnOnce(&mut [IoSliceMut<'_>]) -> Result<Option<(usize, Offload)>, E>,
+    ) -> Result<bool, E> {
+        self.tx.send_filled(&self.stats, fill)
+    }
+
+    /// True if a packet of any length would find its slots.
+    pub fn can_send(&self) -> bool {
+        self.tx.has_room()
+    }
+
+    /// Requests that the backend has not answered yet.
+    pub fn unanswered(&self) -> u32 {
+        self.tx.in_flight()
+    }
+
+    /// Takes back the pages of sent packets. Returns how many slots were answered.
+    ///
+    /// # Errors
+    /// As [`Self::receive`].
+    pub fn reclaim(&mut self) -> Result<usize, Error> {
+        self.tx.reclaim(&self.stats)
+    }
+
+    /// Publishes what was posted and pushed since the last call, and notifies the backend if it asked: once
+    /// for each event channel.
+    ///
+    /// # Errors
+    /// When the event channel refuses.
+    pub fn flush(&mut self) -> Result<(), Error> {
+        let tx = self.tx.publish();
+        let rx = if std::mem::take(&mut self.rx_posted) {
+            self.rx.publish()
+        } else {
+            Notify::NotNeeded
+        };
+        match self.ports {
+            Ports::Shared(port) => {
+                if tx == Notify::Needed || rx == Notify::Needed {
+                    self.notify(port)?;
+                } else {
+                    self.stats.notify_suppressed.add(1);
+                }
+            }
+            Ports::Split { rx: rx_port, tx: tx_port } => {
+                for (answer, port) in [(tx, tx_port), (rx, rx_port)] {
+                    if answer == Notify::Needed {
+                        self.notify(port)?;
+                    } else {
+                        self.stats.notify_suppressed.add(1);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn notify(&mut self, port: Port) -> Result<(), Error> {
+        self.stats.notify_sent.add(1);
+        Ok(self.events.notify(port)?)
+    }
+
+    /// Tells the backend once, whatever it asked: after connecting, so that it looks at the rings.
+    ///
+    /// # Errors
+    /// When the event channel refuses.
+    pub fn kick(&mut self) -> Result<(), Error> {
+        match self.ports {
+            Ports::Shared(port) => self.notify(port),
+            Ports::Split { rx, tx } => {
+                self.notify(rx)?;
+                self.notify(tx)
+            }
+        }
+    }
+
+    /// Top half: reads the pending ports, which stay masked until [`Self::arm`]. Touches no packet.
+    ///
+    /// # Errors
+    /// When the event channel handle fails.
+    pub fn take_events(&mut self) -> Result<usize, Error> {
+        let before = self.masked.len();
+        self.events.pending(&mut self.masked)?;
+        let events = self.masked.len() - before;
+        self.stats.events.add(events as u64);
+        if events > 0 && self.rx.unconsumed()? == 0 && self.tx.unconsumed()? == 0 {
+            self.stats.events_spurious.add(events as u64);
+        }
+        Ok(events)
+    }
+
+    /// Before sleeping: unmasks the ports, asks for the next event, and looks once more.
+    /// True means that there is work and sleeping would lose it.
+    ///
+    /// # Errors
+    /// As [`Self::receive`].
+    pub fn arm(&mut self) -> Result<bool, Error> {
+        while let Some(port) = self.masked.pop() {
+            self.events.unmask(port)?;
+        }
+        // Both rings are asked, even if the first has work: an unasked ring stays silent.
+        let rx = self.rx.final_check()?;
+        let tx = self.tx.in_flight() > 0 && self.tx.final_check()?;
+        Ok(rx || tx)
+    }
+
+    /// Sleeps until there is work, somebody calls, or the time is over.
+    ///
+    /// # Errors
+    /// When the ring is broken, or poll fails.
+    pub fn wait(&mut self, timeout: Duration) -> Result<Wake, Error> {
+        self.export();
+        if self.arm()? {
+            return Ok(Wake::Work);
+        }
+        let mut fds = [
+            PollFd::from_borrowed_fd(self.events.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.waker.as_fd(), PollFlags::IN),
+        ];
+        self.stats.polls.add(1);
+        let timeout = Timespec::try_from(timeout).ok();
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(Error::io("waiting for events")(error.into())),
+        }
+        let ready = [fds[0].revents(), fds[1].revents()].map(|flags| !flags.is_empty());
+        self.stats.wakeups.add(1);
+        self.woken(ready[0], ready[1])
+    }
+
+    /// After a sleep in somebody else's poll: says what is ready and gets what it means.
+    ///
+    /// # Errors
+    /// When the event channel handle fails.
+    pub fn woken(&mut self, event: bool, called: bool) -> Result<Wake, Error> {
+        if event {
+            self.take_events()?;
+        }
+        if called {
+            self.stats.polls.add(1);
+            self.waker.clear();
+            return Ok(Wake::Called);
+        }
+        Ok(if event { Wake::Work } else { Wake::Timeout })
+    }
+
+    /// Readable when an event waits. For a poll of the caller's own, between [`Self::arm`] and [`Self::woken`].
+    pub fn event_fd(&self) -> BorrowedFd<'_> {
+        self.events.as_fd()
+    }
+
+    /// Wakes the queue's thread from any other.
+    pub fn waker(&self) -> Arc<Waker> {
+        Arc::clone(&self.waker)
+    }
+
+    /// The queue's counters, readable from any thread.
+    pub fn stats(&self) -> &Arc<QueueStats> {
+        &self.stats
+    }
+
+    /// The pools, receive and transmit, for inspection.
+    pub fn pools(&mut self) -> [&mut Pool; 2] {
+        [&mut self.rx.pool, &mut self.tx.pool]
+    }
+
+    /// The hand-over to the thread that grants more pages when the receive pool runs low.
+    pub fn growth(&self) -> Arc<Growth> {
+        self.rx.pool.growth()
+    }
+
+    /// Brings the counters that mirror the pools up to date.
+    pub fn export(&mut self) {
+        let [rx, tx] = [self.rx.pool.census(), self.tx.pool.census()];
+        let stats = &self.stats;
+        stats.pool_granted.set((rx.granted + tx.granted) as u64);
+        stats.pool_free.set((rx.free + tx.free) as u64);
+        stats.pool_posted.set((rx.posted + tx.posted) as u64);
+        stats.pool_leased.set((rx.leased + tx.leased) as u64);
+        stats.pool_quarantined.set((rx.quarantined + tx.quarantined) as u64);
+        stats.grants.set(self.rx.pool.grants + self.tx.pool.grants);
+        stats.revokes.set(self.rx.pool.revokes + self.tx.pool.revokes);
+        stats.pool_grown_inline.set(self.rx.pool.grown_inline + self.tx.pool.grown_inline);
+    }
+
+    /// For idle times: gives back a batch of pages that the pool grew by and no longer needs.
+    pub fn idle(&mut self) -> usize {
+        let freed = self.rx.pool.shrink();
+        self.export();
+        freed
+    }
+
+    /// Ends the use of the rings: what the backend has not answered is quarantined. The pages are freed when
+    /// the queue is dropped, which must be after the backend has let go (state Closed).
+    pub fn stop(&mut self) {
+        self.rx.quarantine();
+        self.tx.quarantine();
+        self.export();
+    }
+}
+
+impl std::fmt::Debug for Queue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Queue").field("ports", &self.ports).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,224 @@
+//! The receive half of a queue: post pages, read responses, hand packets up, post again.
+
+use hypervisor::GrantRef;
+use xen_ring::{receive, FrontRing, Notify, Page, Rx, RxPacket, RxRequest};
+
+use crate::offload::{self, Headers};
+use crate::packet::{Packet, Piece, Pieces, HEADER_LIMIT};
+use crate::pool::{Pool, PoolPage, PoolPolicy};
+use crate::stats::QueueStats;
+use crate::Error;
+
+/// Slots of the ring, and so the most pages that can be posted.
+const SLOTS: usize = 256;
+
+/// The longest packet that 19 full pages could carry.
+const LINEAR: usize = crate::packet::MAX_FRAGMENTS * xen_ring::PAGE_SIZE;
+
+/// What decides between copying and lending.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RxConfig {
+    /// Packets shorter than this are copied whole (H-7); longer ones keep their pages (H-8).
+    pub threshold: usize,
+    /// The backend is not trusted: everything is copied before it is looked at.
+    pub untrusted: bool,
+    /// What happens to a page after its packet.
+    pub policy: PoolPolicy,
+}
+
+impl RxConfig {
+    fn copies(&self, len: usize) -> bool {
+        len < self.threshold || self.untrusted || self.policy == PoolPolicy::CopyAlways
+    }
+}
+
+pub(crate) struct RxQueue {
+    ring: FrontRing<Rx>,
+    pub pool: Pool,
+    /// The page in each slot. An id is its slot's number.
+    posted: Box<[Option<PoolPage>]>,
+    config: RxConfig,
+    /// Scratch, made once: the packet as the ring gives it, its pieces, and its copied bytes.
+    assembled: RxPacket,
+    pieces: Pieces,
+    copied: Pieces,
+    linear: Box<[u8]>,
+}
+
+impl RxQueue {
+    pub fn new(page: Page, pool: Pool, config: RxConfig) -> Self {
+        Self {
+            ring: FrontRing::new(page),
+            pool,
+            posted: (0..SLOTS).map(|_| None).collect(),
+            config,
+            assembled: RxPacket::default(),
+            pieces: Pieces::new(),
+            copied: Pieces::new(),
+            linear: vec![0; LINEAR].into_boxed_slice(),
+        }
+    }
+
+    /// Posts a page in every free slot, as far as the pool has pages (H-3, H-4). Nothing is visible
+    /// to the backend before [`Self::publish`].
+    pub fn refill(&mut self, stats: &QueueStats) {
+        while self.ring.free_requests() > 0 {
+            let Some(page) = self.pool.take() else { break };
+            let GrantRef(gref) = self.pool.reference(&page);
+            // An id equal to its slot: the response is in the slot of its request, so a response that
+            // names another id is the backend's mistake, and seen as such.
+            let slot = self.ring.next_slot();
+            if self.ring.push(&RxRequest { id: slot, gref }).is_err() {
+                self.pool.put(page);
+                break;
+            }
+            self.posted[usize::from(slot)] = Some(page);
+        }
+        if (self.ring.in_flight() as usize) < SLOTS / 8 {
+            stats.rx_starved.add(1);
+        }
+    }
+
+    /// Shows the backend what was posted.
+    pub fn publish(&mut self) -> Notify {
+        self.ring.publish()
+    }
+
+    /// Receives up to `budget` packets and gives each to `deliver`. Returns how many there were.
+    pub fn receive(
+        &mut self,
+        budget: usize,
+        stats: &QueueStats,
+        mut deliver: impl FnMut(&mut Packet<'_>),
+    ) -> Result<usize, Error> {
+        let mut seen = 0;
+        let mut packets = 0;
+        let mut bytes = 0;
+        while seen < budget && receive::next(&mut self.ring, &mut self.assembled)? {
+            seen += 1;
+            self.claim()?;
+            stats.rx_slots.add((self.pieces.len() + self.assembled.unused.len()) as u64);
+            if let Some(fault) = &self.assembled.fault {
+                tracing::debug!(fault = fault.name(), "packet dropped");
+                stats.dropped(*fault).add(1);
+                self.give_back();
+                continue;
+            }
+            let len = self.assembled.len as usize;
+            packets += 1;
+            bytes += len as u64;
+            let repaired = offload::repair(&mut self.assembled.offload);
+            let head = if self.config.copies(len) {
+                stats.rx_small.add(1);
+                self.copy_whole()
+            } else {
+                stats.rx_large.add(1);
+                self.copy_head()
+            };
+            stats.rx_copied_bytes.add(head as u64);
+            if repaired {
+                stats.rx_gso_checksum_fixup.add(1);
+                if let Some(headers) = Headers::parse(&self.linear[..head]) {
+                    headers.write_pseudo_checksum(&mut self.linear[..head], len);
+                }
+            }
+            let before = self.pieces.len();
+            let mut condensed = 0;
+            deliver(&mut Packet {
+                pool: &mut self.pool,
+                head: &self.linear[..head],
+                pieces: &mut self.pieces,
+                offload: self.assembled.offload,
+                condensed: &mut condensed,
+            });
+            stats.rx_condensed.add(condensed);
+            if before > self.pieces.len() {
+                stats.rx_detached.add(1);
+            }
+            // Only now: copy, deliver, clear, return, in this order (H-7).
+            let returned = self.give_back();
+            if self.config.policy.recycles() {
+                stats.rx_recycled.add(returned as u64);
+            }
+        }
+        stats.rx_packets.add(packets);
+        stats.rx_bytes.add(bytes);
+        Ok(seen)
+    }
+
+    /// Takes the pages of the assembled packet out of the slots. Each was validated against its page.
+    fn claim(&mut self) -> Result<(), Error> {
+        for &slot in &self.assembled.unused {
+            // A slot that carried an extra info: its page was not written, and goes back unused.
+            let page = take_posted(&mut self.posted, slot)?;
+            self.pool.put(page);
+        }
+        for fragment in &self.assembled.fragments {
+            let page = take_posted(&mut self.posted, fragment.slot)?;
+            self.pieces.push(Piece { page, offset: fragment.offset, len: fragment.len });
+        }
+        Ok(())
+    }
+
+    /// Copies a packet out of shared memory in full; its pages wait in `copied` until it is delivered.
+    fn copy_whole(&mut self) -> usize {
+        let mut at = 0;
+        for piece in self.pieces.drain(..) {
+            let len = usize::from(piece.len);
+            let into = &mut self.linear[at..at + len];
+            self.pool.page(&piece.page).copy_out(usize::from(piece.offset), into);
+            at += len;
+            self.copied.push(piece);
+        }
+        at
+    }
+
+    /// Copies the headers of a large packet; the rest stays in its pages.
+    fn copy_head(&mut self) -> usize {
+        let Some(first) = self.pieces.first_mut() else { return 0 };
+        let head = first.len.min(HEADER_LIMIT as u16);
+        let into = &mut self.linear[..usize::from(head)];
+        self.pool.page(&first.page).copy_out(usize::from(first.offset), into);
+        first.offset += head;
+        first.len -= head;
+        if first.len == 0 {
+            self.copied.push(self.pieces.remove(0));
+        }
+        usize::from(head)
+    }
+
+    /// Clears what the packet left in its pages, if asked to, and returns them to the pool.
+    fn give_back(&mut self) -> usize {
+        let count = self.copied.len() + self.pieces.len();
+        for piece in self.copied.drain(..).chain(self.pieces.drain(..)) {
+            // The head was copied from before `offset`: the whole used range of the page is cleared.
+            self.pool.scrub(&piece.page, 0, usize::from(piece.offset) + usize::from(piece.len));
+            self.pool.put(piece.page);
+        }
+        count
+    }
+
+    /// Responses that wait to be read.
+    pub fn unconsumed(&mut self) -> Result<u32, Error> {
+        Ok(self.ring.unconsumed()?)
+    }
+
+    /// Asks for an event after the next response and looks once more. True if there is work.
+    pub fn final_check(&mut self) -> Result<bool, Error> {
+        Ok(self.ring.final_check(1)?)
+    }
+
+    /// Withdraws the pages that the backend has not answered: it may write to them still.
+    pub fn quarantine(&mut self) {
+        for page in self.posted.iter_mut().filter_map(Option::take) {
+            self.pool.quarantine(page);
+        }
+    }
+}
+
+fn take_posted(posted: &mut [Option<PoolPage>], slot: u16) -> Result<PoolPage, Error> {
+    posted
+        .get_mut(usize::from(slot))
+        .and_then(Option::take)
+        .ok_or(Error::NothingPosted { ring: "rx", slot })
+}

@@ -1,0 +1,185 @@
+//! Every counter, once. Text, JSON and whatever comes later are views of this table.
+//!
+//! A counter has one writer, the thread that owns the queue; others read. So adding is a load and a
+//! store, not an atomic read-modify-write.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use xen_ring::PacketFault;
+
+/// A counter with one writer and any number of readers.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`. Only the owner of the queue calls this.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// Sets the value: for what is a level, not a count.
+    #[inline]
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// The present value.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $name:ident),+ $(,)?) => {
+        /// What one queue counts.
+        #[derive(Debug, Default)]
+        pub struct QueueStats {
+            $($(#[doc = $doc])+ pub $name: Counter,)+
+        }
+
+        impl QueueStats {
+            /// Every counter with its name and what it means, in the order of the tables.
+            pub fn table(&self) -> Vec<(&'static str, u64, &'static str)> {
+                vec![$((stringify!($name), self.$name.get(), concat!($($doc),+).trim_ascii()),)+]
+            }
+
+            /// Every counter with its name.
+            pub fn snapshot(&self) -> Snapshot {
+                Snapshot(vec![$((stringify!($name), self.$name.get()),)+])
+            }
+        }
+    };
+}
+
+counters! {
+    /// Packets received and delivered.
+    rx_packets,
+    /// Bytes of those packets.
+    rx_bytes,
+    /// Ring slots that received packets took.
+    rx_slots,
+    /// Received packets below the threshold, copied out whole.
+    rx_small,
+    /// Received packets handed up in their granted pages.
+    rx_large,
+    /// Bytes copied out of granted pages.
+    rx_copied_bytes,
+    /// Pages posted again after use.
+    rx_recycled,
+    /// Large packets copied because the pool was short of pages.
+    rx_condensed,
+    /// Packets that the consumer kept.
+    rx_detached,
+    /// Times that the receive ring had fewer than an eighth of its slots posted.
+    rx_starved,
+    /// Packets dropped: a response with an error status.
+    rx_drop_negative_status,
+    /// Packets dropped: offset and length left the page.
+    rx_drop_beyond_page,
+    /// Packets dropped: more slots than a packet may have.
+    rx_drop_too_many_slots,
+    /// Packets dropped: a slot promised another that was not there.
+    rx_drop_chain_cut,
+    /// Packets dropped: GSO of size 0 or an unknown kind.
+    rx_drop_bad_gso,
+    /// Packets dropped: an extra info of an unknown type.
+    rx_drop_unknown_extra,
+    /// Packets dropped: an extra info that has no place here.
+    rx_drop_unexpected_extra,
+    /// Packets dropped: extra infos without an end.
+    rx_drop_extra_loop,
+    /// Packets dropped: shorter than an Ethernet header.
+    rx_drop_too_short,
+    /// Packets dropped: sizes that contradict each other.
+    rx_drop_size_mismatch,
+    /// GSO packets without csum_blank, repaired.
+    rx_gso_checksum_fixup,
+    /// Packets sent.
+    tx_packets,
+    /// Bytes of those packets.
+    tx_bytes,
+    /// Ring slots that sent packets took.
+    tx_slots,
+    /// Bytes copied into granted pages.
+    tx_copied_bytes,
+    /// Sent packets that the backend answered with ERROR.
+    tx_errors,
+    /// Sent packets that the backend answered with DROPPED.
+    tx_dropped,
+    /// Packets not sent: longer than 65535 bytes or than 18 slots hold.
+    tx_drop_too_long,
+    /// Packets not sent: the ring or the pool was full.
+    tx_drop_full,
+    /// Times that the transmit ring was full and the source was left waiting.
+    tx_stopped,
+    /// Events sent to the backend.
+    notify_sent,
+    /// Batches for which the backend wanted no event.
+    notify_suppressed,
+    /// Events received.
+    events,
+    /// Events that found nothing new.
+    events_spurious,
+    /// Times that the queue's thread slept and woke.
+    wakeups,
+    /// Calls of poll and reads of the waker. What the event channels take, the hypervisor's counters say.
+    polls,
+    /// Grants made after the start.
+    grants,
+    /// Grants ended after the start.
+    revokes,
+    /// Pages granted inline, because none was left.
+    pool_grown_inline,
+    /// Pages granted to the driver domain now, both directions.
+    pool_granted,
+    /// Pages in the free lists now.
+    pool_free,
+    /// Pages out with the queue now: in the rings or being worked on.
+    pool_posted,
+    /// Pages leased to consumers now.
+    pool_leased,
+    /// Pages withdrawn because the backend may still hold them.
+    pool_quarantined,
+}
+
+impl QueueStats {
+    /// The counter of a packet that was dropped for this reason.
+    pub fn dropped(&self, fault: PacketFault) -> &Counter {
+        match fault {
+            PacketFault::NegativeStatus => &self.rx_drop_negative_status,
+            PacketFault::BeyondPage => &self.rx_drop_beyond_page,
+            PacketFault::TooManySlots => &self.rx_drop_too_many_slots,
+            PacketFault::ChainCut => &self.rx_drop_chain_cut,
+            PacketFault::BadGso => &self.rx_drop_bad_gso,
+            PacketFault::UnknownExtra => &self.rx_drop_unknown_extra,
+            PacketFault::UnexpectedExtra => &self.rx_drop_unexpected_extra,
+            PacketFault::ExtraLoop => &self.rx_drop_extra_loop,
+            PacketFault::TooShort => &self.rx_drop_too_short,
+            PacketFault::SizeMismatch => &self.rx_drop_size_mismatch,
+            // A reason that the ring's contract may get later.
+            _ => &self.rx_drop_unexpected_extra,
+        }
+    }
+}
+
+/// The counters at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Snapshot(pub Vec<(&'static str, u64)>);
+
+impl Snapshot {
+    /// One counter by name; 0 for a name that there is not.
+    pub fn get(&self, name: &str) -> u64 {
+        self.0.iter().find(|(key, _)| *key == name).map_or(0, |(_, value)| *value)
+    }
+
+    /// What was counted since `earlier`.
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self(
+            self.0
+                .iter()
+                .map(|&(name, value)| (name, value.saturating_sub(earlier.get(name))))
+                .collect(),
+        )
+    }
+}
