@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Hypercalls caused: one for each notification, one for each batch of copies, one for each
-    /// share, unshare, map or unmap of a region, one for each bind or unbind. Not counted: unmasking and
-    /// reading pending ports, which only touch memory shared with the hypervisor; the store.
+    /// map or unmap of a region, one for each bind or unbind. Not counted: sharing and unsharing,
+    /// unmasking and reading pending ports, which only touch memory shared with the hypervisor; the
+    /// store; what a PV kernel asks to change its page tables.
     pub hypercalls: u64,
     /// Events sent to a peer by `notify`. Not counted: the notice given when a region is closed.
     pub notifications: u64,

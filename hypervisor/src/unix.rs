@@ -50,10 +50,11 @@ fn refused(socket: &Path, errno: Errno) -> Error {
             found: "nobody listens there any more".into(),
             hint: "start the service again".into(),
         },
-        Errno::PROTOTYPE => Error::Unavailable {
-            wanted,
-            found: "a service of another kind listens there".into(),
-            hint: "correct the path".into(),
+        Errno::PROTOTYPE => Error::Invalid {
+            what: format!(
+                "A service of another kind listens on {}; correct the path",
+                socket.display()
+            ),
         },
         Errno::AGAIN => Error::TimedOut {
             waiting_for: wanted,
@@ -61,6 +62,16 @@ fn refused(socket: &Path, errno: Errno) -> Error {
         },
         other => Error::system(format!("connect to {}", socket.display()), other),
     }
+}
+
+/// Whether somebody listens on this socket file, of whatever kind it is.
+#[cfg(feature = "sim")]
+pub(crate) fn is_listening(socket: &Path) -> bool {
+    // A listener of another kind answers with another error, so one attempt tells.
+    !matches!(
+        connect(socket, SocketType::STREAM),
+        Err(Error::Unavailable { .. })
+    )
 }
 
 /// Writes to a socket or a device. A socket whose peer is gone answers with an error and not with

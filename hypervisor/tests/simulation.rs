@@ -303,6 +303,21 @@ fn the_socket_of_a_dead_server_is_replaced_and_a_file_is_not() {
 }
 
 #[test]
+fn the_socket_of_another_service_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("xen");
+    let _other = UnixListener::bind(&socket).unwrap();
+    assert!(matches!(is_running(&socket), Err(Error::Invalid { .. })));
+    let started = ensure_running(&socket, || panic!("started beside another service"));
+    assert!(matches!(started, Err(Error::Invalid { .. })), "{started:?}");
+    assert!(matches!(
+        server::run(&socket, Options::new()),
+        Err(Error::Invalid { .. })
+    ));
+    std::os::unix::net::UnixStream::connect(&socket).unwrap();
+}
+
+#[test]
 fn a_server_that_nobody_uses_ends_after_its_linger_time() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("xen");

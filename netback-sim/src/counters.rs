@@ -52,6 +52,8 @@ counters! {
     rx_filtered,
     /// How often frames had to wait because the guest had not posted enough pages.
     rx_waits,
+    /// Frames dropped because the guest posted no pages for them for too long.
+    rx_expired,
     /// Checksums filled in for a guest that does not do it.
     checksums_filled,
     /// Control messages answered.

@@ -314,9 +314,10 @@ impl Paths {
         let mac = vif.mac.to_string();
         if !running {
             store.remove(&self.frontend)?;
+            store.remove(&self.backend)?;
         }
-        store.remove(&self.backend)?;
-        // The directories get their permissions while they are empty: what is made in them later
+        // A frontend that runs is watching the backend's directory, so that one is not taken away
+        // either. The directories get their permissions while they are empty: what is made in them later
         // takes them over.
         store.write(&self.backend, "")?;
         self.allow(store, &self.backend, self.back_domain, self.front_domain)?;

@@ -2,7 +2,7 @@
 //!
 //! The other half of a vif: it announces features, waits for a frontend, maps its rings, takes
 //! frames out of its pages and puts frames into them. Who makes and takes the frames at this end
-//! is a [`Peer`](peer::Peer): a generator, a sink, an echo, a capture file, a TAP.
+//! is a [`Peer`]: a generator, a sink, an echo, a capture file, a TAP.
 //!
 //! - [`backend`]: start one, watch it, stop it.
 //! - [`features`], [`toolstack`]: what it offers, and what an administrator says of the vif.

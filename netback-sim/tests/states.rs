@@ -6,7 +6,7 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{until, Front, Keys, Shape, World, FRONT};
-use netback_sim::peer::{Echo, Pace, Sink, Source};
+use netback_sim::peer::{Pace, Sink, Source};
 use netback_sim::traffic::{Generator, Sizes};
 use netback_sim::{BackendHandle, Config, State, Toolstack};
 use xen_ring::{Offload, TxFlags, TxRequest};
@@ -255,6 +255,18 @@ fn a_vif_that_the_toolstack_takes_away_ends_once_the_guest_has_closed() {
 }
 
 #[test]
+fn a_backend_whose_store_is_gone_ends_and_says_so() {
+    let mut world = World::new();
+    let backend = world.serve(Sink::new());
+    let front = Front::connect(world.guest());
+    world.end();
+    until("the end", || !backend.is_running());
+    let error = backend.stop().expect_err("an error").to_string();
+    assert!(!error.is_empty());
+    drop(front);
+}
+
+#[test]
 fn missing_and_senseless_keys_take_the_vif_down_with_their_names() {
     let cases: [(&'static str, &'static str); 3] = [
         ("tx-ring-ref", "seventeen"),
@@ -337,7 +349,7 @@ fn a_guest_that_breaks_the_protocol_loses_its_vif_and_can_begin_anew() {
     for (reason, broken) in cases {
         eprintln!("case: {reason}");
         let world = World::new();
-        let backend = world.serve(Echo::new());
+        let backend = world.serve(Sink::new());
         let guest = world.guest();
         let mut front = Front::connect(guest.clone());
         exchange(&mut front, &backend, 5);

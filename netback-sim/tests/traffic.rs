@@ -162,6 +162,23 @@ fn an_echo_loses_nothing_when_the_guest_posts_few_pages() {
 }
 
 #[test]
+fn a_guest_that_posts_no_pages_holds_up_nobody_for_ever() {
+    let world = World::new();
+    let backend = world.serve(Echo::new());
+    let shape = Shape {
+        // Without feature-rx-notify frames wait for 30 ms, not for 10 s.
+        keys: vec![("request-rx-copy", "1"), ("feature-sg", "1")],
+        ..Shape::default()
+    };
+    let mut front = Front::connect_as(world.guest(), &shape);
+    send_all(&mut front, Sizes::Fixed(64), |_| 1, 100);
+    until("expiry", || backend.counters().rx_expired == 100);
+    front.post(Front::slots());
+    send_all(&mut front, Sizes::Fixed(64), |_| 1, 1);
+    until("an echo", || !front.receive().is_empty());
+}
+
+#[test]
 fn a_single_channel_and_a_queue_directory_work_as_well() {
     for (split, queue_directory) in [(false, false), (false, true), (true, true)] {
         let world = World::new();

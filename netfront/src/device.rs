@@ -52,7 +52,12 @@ pub struct Builder {
 impl Builder {
     /// The vif with this number, with all defaults.
     pub fn new(vif: u32) -> Self {
-        Self { vif, queue: QueueConfig::default(), wants: Wants::default(), deadline: HANDSHAKE }
+        Self {
+            vif,
+            queue: QueueConfig::default(),
+            wants: Wants::default(),
+            deadline: HANDSHAKE,
+        }
     }
 
     /// How the queue and its pools are made.
@@ -159,7 +164,13 @@ impl Device {
             "vif {} is connected", builder.vif
         );
         let control = Control::start(domain, &offer, builder.vif, connection, &queue)?;
-        Ok(Self { domain: domain.clone(), builder: builder.clone(), queue, link, control })
+        Ok(Self {
+            domain: domain.clone(),
+            builder: builder.clone(),
+            queue,
+            link,
+            control,
+        })
     }
 
     /// The queue. Only the thread that connected may use it.
@@ -194,7 +205,13 @@ impl Device {
 
     /// Ends the connection but keeps what is needed to make it again.
     pub fn disconnect(self) -> Reconnect {
-        let Self { domain, builder, mut queue, control, .. } = self;
+        let Self {
+            domain,
+            builder,
+            mut queue,
+            control,
+            ..
+        } = self;
         let stats = Arc::clone(queue.stats());
         queue.stop();
         let mut error = None;
@@ -207,7 +224,12 @@ impl Device {
         // Freed only now: the backend has let go, or had its time. What it still maps the kernel keeps
         // from being used again.
         drop(queue);
-        Reconnect { domain, builder, stats, error }
+        Reconnect {
+            domain,
+            builder,
+            stats,
+            error,
+        }
     }
 
     /// Says goodbye to the backend and frees everything.
@@ -236,9 +258,17 @@ impl Reconnect {
     /// Itself, for the next attempt, with the reason.
     pub fn retry(self) -> Result<Device, Self> {
         let attempt = Connection::open(&self.domain, self.builder.vif).and_then(|connection| {
-            Device::establish(&self.domain, &self.builder, connection, Arc::clone(&self.stats))
+            Device::establish(
+                &self.domain,
+                &self.builder,
+                connection,
+                Arc::clone(&self.stats),
+            )
         });
-        attempt.map_err(|error| Self { error: Some(error), ..self })
+        attempt.map_err(|error| Self {
+            error: Some(error),
+            ..self
+        })
     }
 
     /// The same with another deadline for each step.
@@ -262,7 +292,10 @@ fn fit_to_grant_limit(domain: &Domain, mut config: QueueConfig) -> QueueConfig {
         let room = limit.saturating_sub(RINGS);
         if config.rx_pages + config.tx_pages > room {
             config.tx_pages = config.tx_pages.min(room / 3).max(32);
-            config.rx_pages = config.rx_pages.min(room.saturating_sub(config.tx_pages)).max(32);
+            config.rx_pages = config
+                .rx_pages
+                .min(room.saturating_sub(config.tx_pages))
+                .max(32);
             tracing::warn!(
                 limit,
                 rx_pages = config.rx_pages,
@@ -271,7 +304,10 @@ fn fit_to_grant_limit(domain: &Domain, mut config: QueueConfig) -> QueueConfig {
                  /sys/module/xen_gntalloc/parameters/limit"
             );
         }
-        config.rx_limit = config.rx_limit.min(room - config.tx_pages).max(config.rx_pages);
+        config.rx_limit = config
+            .rx_limit
+            .min(room.saturating_sub(config.tx_pages))
+            .max(config.rx_pages);
     }
     config
 }
@@ -324,7 +360,12 @@ impl Control {
             .name(format!("nf{vif}control"))
             .spawn(move || work.run())
             .map_err(Error::io("starting the control thread"))?;
-        Ok(Self { thread: Some(thread), changes, stop, waker })
+        Ok(Self {
+            thread: Some(thread),
+            changes,
+            stop,
+            waker,
+        })
     }
 
     /// Ends the thread and gives the connection back. `None` if the thread has died.
@@ -356,7 +397,8 @@ impl ControlLoop {
         let mut reread = Instant::now();
         let mut left = false;
         while !self.stop.load(Ordering::Acquire) {
-            self.growth.serve(&self.domain, self.peer, Access::ReadWrite);
+            self.growth
+                .serve(&self.domain, self.peer, Access::ReadWrite);
             if !left {
                 match self.connection.next_change(Duration::ZERO) {
                     Ok(Some(change)) => {
@@ -380,7 +422,10 @@ impl ControlLoop {
                 PollFlags::IN,
             )];
             if !left {
-                fds.push(PollFd::from_borrowed_fd(self.connection.event_fd(), PollFlags::IN));
+                fds.push(PollFd::from_borrowed_fd(
+                    self.connection.event_fd(),
+                    PollFlags::IN,
+                ));
             }
             let timeout = Timespec::try_from(Self::REREAD).ok();
             let _ = poll(&mut fds, timeout.as_ref());

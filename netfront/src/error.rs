@@ -97,7 +97,10 @@ pub enum Error {
 impl Error {
     /// True if the backend is to blame: the connection is over, but another can be made.
     pub fn is_peers_fault(&self) -> bool {
-        matches!(self, Self::Corrupt(_) | Self::NothingPosted { .. } | Self::BackendLeft { .. })
+        matches!(
+            self,
+            Self::Corrupt(_) | Self::NothingPosted { .. } | Self::BackendLeft { .. }
+        )
     }
 
     /// For `map_err`: names what was being done.

@@ -22,7 +22,9 @@ pub use headers::{Headers, Transport};
 
 /// What a packet that must be finished by software lacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the packet's checksum is to be filled in, but it has no TCP or UDP header in its first bytes")]
+#[error(
+    "the packet's checksum is to be filled in, but it has no TCP or UDP header in its first bytes"
+)]
 pub struct NoTransportHeader;
 
 /// A GSO packet has a blank checksum by its nature; some backends forget the flag (mirage, and 86 % of
@@ -77,8 +79,15 @@ pub fn from_vnet(vnet: &VnetHeader) -> Offload {
         header::GSO_TCPV6 => Some(GsoKind::TcpV6),
         _ => None,
     };
-    let gso = kind.map(|kind| Gso { size: vnet.gso_size, kind });
-    Offload { checksum, gso, ..Offload::default() }
+    let gso = kind.map(|kind| Gso {
+        size: vnet.gso_size,
+        kind,
+    });
+    Offload {
+        checksum,
+        gso,
+        ..Offload::default()
+    }
 }
 
 /// Fills in a blank checksum: for a backend that cannot.
@@ -103,7 +112,9 @@ pub fn fill_checksum(
     let folded = headers::fold(sum);
     // A UDP checksum of zero would mean that there is none (RFC 768); 0xffff is the same number.
     let checksum = if folded == 0xffff { 0xffff } else { !folded };
-    if let Some(field) = slices.first_mut().and_then(|s| s.get_mut(start + offset..start + offset + 2))
+    if let Some(field) = slices
+        .first_mut()
+        .and_then(|s| s.get_mut(start + offset..start + offset + 2))
     {
         field.copy_from_slice(&checksum.to_be_bytes());
     }
@@ -114,13 +125,24 @@ mod tests {
     use super::*;
 
     fn blank(gso: Option<Gso>) -> Offload {
-        Offload { checksum: Checksum::Blank, gso, ..Offload::default() }
+        Offload {
+            checksum: Checksum::Blank,
+            gso,
+            ..Offload::default()
+        }
     }
 
     #[test]
     fn a_gso_packet_without_csum_blank_is_repaired_and_others_are_left_alone() {
-        let gso = Some(Gso { size: 1448, kind: GsoKind::TcpV4 });
-        let mut forgotten = Offload { checksum: Checksum::Validated, gso, ..Offload::default() };
+        let gso = Some(Gso {
+            size: 1448,
+            kind: GsoKind::TcpV4,
+        });
+        let mut forgotten = Offload {
+            checksum: Checksum::Validated,
+            gso,
+            ..Offload::default()
+        };
         assert!(repair(&mut forgotten));
         assert_eq!(forgotten.checksum, Checksum::Blank);
         assert!(!repair(&mut forgotten));
@@ -130,10 +152,16 @@ mod tests {
     #[test]
     fn each_checksum_state_survives_the_way_to_a_vnet_header_and_back() {
         let head = headers::tests::tcp_v4(1000);
-        let gso = Some(Gso { size: 1448, kind: GsoKind::TcpV4 });
+        let gso = Some(Gso {
+            size: 1448,
+            kind: GsoKind::TcpV4,
+        });
         for offload in [
             Offload::default(),
-            Offload { checksum: Checksum::Validated, ..Offload::default() },
+            Offload {
+                checksum: Checksum::Validated,
+                ..Offload::default()
+            },
             blank(None),
             blank(gso),
         ] {

@@ -43,7 +43,12 @@ pub struct Packet<'q> {
 impl Packet<'_> {
     /// Bytes of the whole packet, from the Ethernet header on, without FCS.
     pub fn len(&self) -> usize {
-        self.head.len() + self.pieces.iter().map(|piece| usize::from(piece.len)).sum::<usize>()
+        self.head.len()
+            + self
+                .pieces
+                .iter()
+                .map(|piece| usize::from(piece.len))
+                .sum::<usize>()
     }
 
     /// True for a packet without a byte, which the queue never delivers.
@@ -62,7 +67,12 @@ impl Packet<'_> {
     pub fn fragments(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         self.pieces.iter().map(|piece| {
             let page = self.pool.page(&piece.page);
-            view(page, &piece.page, usize::from(piece.offset), usize::from(piece.len))
+            view(
+                page,
+                &piece.page,
+                usize::from(piece.offset),
+                usize::from(piece.len),
+            )
         })
     }
 
@@ -97,11 +107,17 @@ impl Packet<'_> {
             for piece in self.pieces.drain(..) {
                 fragments.push(self.pool.lease(piece.page, piece.offset, piece.len));
             }
-            OwnedPacket { head: Head::new(self.head), fragments, offload: self.offload }
+            OwnedPacket {
+                head: Head::new(self.head),
+                fragments,
+                offload: self.offload,
+            }
         } else {
             *self.condensed += 1;
             let whole: Box<[u8]> = self.slices().flatten().copied().collect();
             for piece in self.pieces.drain(..) {
+                let used = usize::from(piece.offset) + usize::from(piece.len);
+                self.pool.scrub(&piece.page, 0, used);
                 self.pool.put(piece.page);
             }
             OwnedPacket {

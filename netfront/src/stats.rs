@@ -15,7 +15,10 @@ impl Counter {
     /// Adds `n`. Only the owner of the queue calls this.
     #[inline]
     pub fn add(&self, n: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+        self.0.store(
+            self.0.load(Ordering::Relaxed).wrapping_add(n),
+            Ordering::Relaxed,
+        );
     }
 
     /// Sets the value: for what is a level, not a count.
@@ -170,7 +173,10 @@ pub struct Snapshot(pub Vec<(&'static str, u64)>);
 impl Snapshot {
     /// One counter by name; 0 for a name that there is not.
     pub fn get(&self, name: &str) -> u64 {
-        self.0.iter().find(|(key, _)| *key == name).map_or(0, |(_, value)| *value)
+        self.0
+            .iter()
+            .find(|(key, _)| *key == name)
+            .map_or(0, |(_, value)| *value)
     }
 
     /// What was counted since `earlier`.

@@ -15,7 +15,7 @@ stage() { tell "stage $*"; echo "lab: $*"; }
 # fatal WHAT: nothing can run; the host sees the machine stop and shows the console.
 fatal() {
     stage "dom0: $*"
-    [ "$SHELL_WANTED" = no ] || exec setsid cttyhack sh -l
+    [ "$SHELL_WANTED" = no ] || exec setsid cttyhack sh
     sleep 1
     poweroff -f
 }
@@ -55,7 +55,7 @@ run_scenario() {
 
 # collect FOLDER: what a person wants to see when a scenario failed, and an end to the guest.
 collect() {
-    killall tcpdump nc 2>/dev/null
+    killall tcpdump httpd 2>/dev/null
     dmesg >"$1/dom0-dmesg.txt"
     xl list >"$1/xl-list.txt" 2>&1
     timeout 10 xenstore-ls -f >"$1/xenstore.txt" 2>&1

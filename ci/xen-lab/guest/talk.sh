@@ -62,6 +62,9 @@ guest_start() {
     xenstore-chmod "$NODE/lab" n0 "r$DOMID"
     xenstore-chmod "$NODE/lab/command" n0 "r$DOMID"
     await_node "$NODE/data/lab/reply" "0 0 0" 90 || fail "the guest's agent did not answer within 90 s: see guest-console.txt"
+    # A fresh one each time: a server whose client was killed in the middle answers "busy".
+    killall iperf3 2>/dev/null
+    iperf3 -s -D >/dev/null 2>&1
     stage "$SCENARIO: the guest is up (domain $DOMID)"
 }
 
@@ -80,6 +83,7 @@ await_node() {
         esac
     done <"$pipe"
     kill "$watch" 2>/dev/null
+    wait "$watch" 2>/dev/null
     rm -f "$pipe"
     [ "$found" = yes ]
 }

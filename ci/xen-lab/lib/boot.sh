@@ -71,7 +71,9 @@ tool_in_background() {
     local program
     program=$(in_root "$1")
     shift
-    "$ROOT/lib64/ld-linux-x86-64.so.2" --library-path "$LIBRARY_PATH" "$program" "$@" >"$OUT/qemu.log" 2>&1 </dev/null &
+    # The timeout is for the day when this script itself is killed: no machine may stay behind and eat the processors.
+    timeout -k 5 $((DEADLINE + 60)) "$ROOT/lib64/ld-linux-x86-64.so.2" --library-path "$LIBRARY_PATH" "$program" "$@" \
+        >"$OUT/qemu.log" 2>&1 </dev/null &
     QEMU=$!
 }
 

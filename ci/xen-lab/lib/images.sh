@@ -48,7 +48,7 @@ build_images() {
     cat "$CACHE/base/guest.img" "$WORK/guest.own" >"$WORK/guest.img"
 
     put_file "$dom0" "$LAB/guest/dom0.init" /init
-    for file in lab.sh talk.sh measure.sh capture.sh scenario.sh hello; do put_file "$dom0" "$LAB/guest/$file" "/lab/$file"; done
+    for file in lab.sh talk.sh measure.sh capture.sh scenario.sh profile.sh hello; do put_file "$dom0" "$LAB/guest/$file" "/lab/$file"; done
     put_file "$dom0" "$LAB/guest/vif-lab" /etc/xen/scripts/vif-lab
     cp "$LAB"/scenarios/*.dom0.sh "$dom0/lab/scenarios/"
     cp "$LAB"/guests/*.cfg "$dom0/lab/guests/"

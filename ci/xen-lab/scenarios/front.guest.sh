@@ -45,14 +45,5 @@ front_stop() {
     done
 }
 
-# A receiving nc whose input ends closes its half at once, and the sender then stops in the middle: its
-# input is a pipe that it holds open itself, which never ends.
-receive_file() {
-    mkfifo /run/lab/never
-    nc -l -p 5001 <>/run/lab/never >/tmp/file 2>/dev/null &
-}
-sum_of_file() { sha256sum </tmp/file | cut -d' ' -f1; }
-send_file() { timeout 80 nc 10.77.0.1 5002 </tmp/file; }
-
 # shellcheck source=/dev/null
 . /lab/witness.sh

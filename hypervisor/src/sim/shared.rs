@@ -133,7 +133,6 @@ pub(crate) fn share(
     }
     grants.granted = true;
     add(&attachment.counters.grants, pages as u64);
-    add(&attachment.counters.hypercalls, 1);
     add(
         &attachment.counters.system_calls,
         1 + mapping.system_calls(),
@@ -279,8 +278,7 @@ impl Drop for Grants {
         drop(frames);
         if self.granted {
             add(&attachment.counters.revokes, self.pages as u64);
-            add(&attachment.counters.hypercalls, 1);
-            add(&attachment.counters.system_calls, 2);
+                    add(&attachment.counters.system_calls, 2);
         }
     }
 }

@@ -53,7 +53,6 @@ impl Shared {
         let device = sharing()?;
         // Allocate, map, and give the number up.
         add(&counters.system_calls, 3);
-        add(&counters.hypercalls, 1);
         let made = if notice.clear.is_some() || notice.notify.is_some() {
             add(&counters.system_calls, 1);
             device.share_with_notice(peer, access, notice)
@@ -114,7 +113,6 @@ impl Drop for Shared {
     fn drop(&mut self) {
         let pages = self.references.len();
         add(&self.counters.system_calls, 1);
-        add(&self.counters.hypercalls, 1);
         add(&self.counters.revokes, pages as u64);
         // SAFETY: this is the whole region, and no page of it lives, since each would hold `self`.
         if let Err(error) = unsafe { self.device.unshare(self.base, pages) } {

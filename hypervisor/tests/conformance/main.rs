@@ -120,6 +120,7 @@ on_every_ground! {
         a_mapping_is_all_or_none,
         a_page_stays_shared_as_long_as_somebody_has_it,
         a_page_that_the_peer_has_mapped_is_not_used_again,
+        a_page_that_the_peer_lets_go_late_is_zero_when_it_is_shared_again,
         pages_are_unmapped_when_the_last_of_them_goes,
         a_batch_copies_both_ways,
         each_copy_of_a_batch_has_its_own_status,

@@ -219,6 +219,23 @@ pub(super) fn a_page_that_the_peer_has_mapped_is_not_used_again(ground: &Ground)
     });
 }
 
+pub(super) fn a_page_that_the_peer_lets_go_late_is_zero_when_it_is_shared_again(ground: &Ground) {
+    let shared = share(ground, 1, Access::ReadWrite);
+    let mapped = foreign(ground)
+        .map(&references(&shared), Access::ReadWrite)
+        .unwrap();
+    drop(shared);
+    mapped.page(0).fill(0, PAGE_SIZE, 0xa5);
+    drop(mapped);
+    // Enough to come around to the page.
+    for _ in 0..40 {
+        let others = share(ground, 500, Access::ReadWrite);
+        for index in 0..others.len() {
+            assert_eq!(others.page(index).read::<4>(64), [0; 4], "page {index}");
+        }
+    }
+}
+
 pub(super) fn pages_are_unmapped_when_the_last_of_them_goes(ground: &Ground) {
     let shared = share(ground, 2, Access::ReadWrite);
     let before = ground.back.counters();

@@ -1,5 +1,7 @@
 //! To the guest: frames of a burst, copied into the pages that it has posted.
 
+use std::time::{Duration, Instant};
+
 use arrayvec::ArrayVec;
 use hypervisor::{Copy, CopyStatus, Direction, GrantRef};
 use xen_ring::{
@@ -68,12 +70,46 @@ impl Vif {
             self.carry_out(buffers)?;
             if buffers.burst.next == buffers.burst.len() {
                 buffers.burst.clear();
+                self.blocked = None;
                 return Ok(worked);
+            }
+            if worked {
+                self.blocked = None;
             }
             if waiting {
-                return Ok(worked);
+                return Ok(worked || self.expire(buffers));
             }
         }
+    }
+
+    /// Drops the frames that wait, if they have waited too long: a guest that posts no pages must
+    /// not hold up those who send to it, nor its own frames behind an echo, for ever.
+    fn expire(&mut self, buffers: &mut Buffers) -> bool {
+        let since = *self.blocked.get_or_insert_with(Instant::now);
+        if since.elapsed() < self.patience() {
+            return false;
+        }
+        let burst = &mut buffers.burst;
+        self.counters
+            .rx_expired
+            .add((burst.len() - burst.next) as u64);
+        burst.clear();
+        self.blocked = None;
+        for queue in &mut self.queues {
+            queue.wanted = 0;
+        }
+        true
+    }
+
+    /// netback's times: `rx_drain_timeout_msecs`, and what it takes for a guest that does not say
+    /// when it has posted pages.
+    fn patience(&self) -> Duration {
+        Duration::from_millis(if self.front.rx_notify { 10_000 } else { 30 })
+    }
+
+    /// When the frames that wait will be dropped.
+    pub(crate) fn expiry(&self) -> Option<Instant> {
+        self.blocked.map(|since| since + self.patience())
     }
 
     /// Plans frames until the batch is full. True when a frame has to wait for the guest.
@@ -273,7 +309,7 @@ mod tests {
                     len.div_ceil(PAGE_SIZE),
                     "length {len}, offset {offset}"
                 );
-                assert!(offset < PAGE_SIZE && offset % LINE == 0);
+                assert!(offset < PAGE_SIZE && offset.is_multiple_of(LINE));
             }
         }
     }

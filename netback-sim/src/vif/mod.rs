@@ -14,6 +14,7 @@ mod deliver;
 mod fetch;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use arrayvec::ArrayVec;
 use hypervisor::{Access, Domain, EventChannels, ForeignMemory, Port};
@@ -76,6 +77,8 @@ pub(crate) struct Vif {
     offered: Features,
     multicast: Multicast,
     counters: Arc<Counters>,
+    /// Since when frames wait for posted pages.
+    blocked: Option<Instant>,
     /// Said once: from now on copies fail or nobody hears the bell.
     said_gone: bool,
 }
@@ -153,6 +156,7 @@ impl Vif {
                 ..Multicast::default()
             },
             counters,
+            blocked: None,
             said_gone: false,
         })
     }

@@ -22,7 +22,7 @@ const SLOTS: usize = 256;
 /// A simulated Xen with a domain 0.
 pub struct World {
     pub back: Domain,
-    _server: Running,
+    server: Option<Running>,
     dir: TempDir,
 }
 
@@ -33,7 +33,7 @@ impl World {
         let server = server::spawn(&socket, Options::new()).expect("a simulated Xen");
         World {
             back: Domain::simulated(&socket, BACK).expect("domain 0"),
-            _server: server,
+            server: Some(server),
             dir,
         }
     }
@@ -44,7 +44,11 @@ impl World {
     }
 
     pub fn serve(&self, peer: impl Peer + 'static) -> BackendHandle {
-        self.serve_with(Config::new(FRONT, peer))
+        self.serve_with(Config {
+            // Most tests stop while their frontend does nothing any more.
+            close_patience: Duration::from_millis(50),
+            ..Config::new(FRONT, peer)
+        })
     }
 
     pub fn serve_with(&self, config: Config) -> BackendHandle {
@@ -53,6 +57,11 @@ impl World {
 
     pub fn store(&self) -> Box<dyn Store> {
         self.back.store_with(StoreClient::Native).expect("a store")
+    }
+
+    /// The simulated Xen, and with it the store, is gone from now on.
+    pub fn end(&mut self) {
+        self.server = None;
     }
 
     pub fn dir(&self) -> &std::path::Path {
@@ -123,7 +132,8 @@ impl Keys {
 
     pub fn back(&mut self, key: &str) -> Option<String> {
         let path = format!("/local/domain/0/backend/vif/1/0/{key}");
-        self.store.read(&path).unwrap()
+        // Before a toolstack has made it, a guest may not even know that it is not there.
+        self.store.read(&path).ok().flatten()
     }
 
     pub fn back_state(&mut self) -> State {

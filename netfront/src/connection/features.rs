@@ -33,7 +33,11 @@ pub struct Wants {
 
 impl Default for Wants {
     fn default() -> Self {
-        Self { sg: true, gso: true, csum_offload: true }
+        Self {
+            sg: true,
+            gso: true,
+            csum_offload: true,
+        }
     }
 }
 
@@ -47,7 +51,10 @@ impl Features {
             (keys::FEATURE_GSO_TCPV6, self.gso_tcpv6),
             ("csum-offload", self.csum_offload),
             (keys::FEATURE_IPV6_CSUM_OFFLOAD, self.ipv6_csum_offload),
-            (keys::FEATURE_SPLIT_EVENT_CHANNELS, self.split_event_channels),
+            (
+                keys::FEATURE_SPLIT_EVENT_CHANNELS,
+                self.split_event_channels,
+            ),
         ]
     }
 }

@@ -111,7 +111,9 @@ impl Connection {
                 | XenbusState::Reconfiguring
                 | XenbusState::Reconfigured
                 | XenbusState::Closing => {
-                    tracing::debug!("the backend still serves an earlier driver: closing that first");
+                    tracing::debug!(
+                        "the backend still serves an earlier driver: closing that first"
+                    );
                     self.close_until(end)?;
                 }
                 XenbusState::Closed => {
@@ -170,8 +172,14 @@ impl Connection {
         let gso = u32::from(wants.gso && wants.sg && wants.csum_offload);
         self.put(keys::FEATURE_GSO_TCPV4, gso)?;
         self.put(keys::FEATURE_GSO_TCPV6, gso)?;
-        self.put(keys::FEATURE_NO_CSUM_OFFLOAD, u32::from(!wants.csum_offload))?;
-        self.put(keys::FEATURE_IPV6_CSUM_OFFLOAD, u32::from(wants.csum_offload))?;
+        self.put(
+            keys::FEATURE_NO_CSUM_OFFLOAD,
+            u32::from(!wants.csum_offload),
+        )?;
+        self.put(
+            keys::FEATURE_IPV6_CSUM_OFFLOAD,
+            u32::from(wants.csum_offload),
+        )?;
         self.set_state(XenbusState::Connected)
     }
 
@@ -185,7 +193,10 @@ impl Connection {
             !matches!(state, XenbusState::InitWait | XenbusState::Initialised)
         })?;
         if found != XenbusState::Connected {
-            return Err(Error::BackendLeft { key: self.backend_key(keys::STATE), found });
+            return Err(Error::BackendLeft {
+                key: self.backend_key(keys::STATE),
+                found,
+            });
         }
         self.carrier = self.read_carrier()?;
         self.mtu = self.read_mtu()?;
@@ -283,7 +294,9 @@ impl Connection {
     }
 
     fn put(&mut self, key: &str, value: u32) -> Result<(), Error> {
-        Ok(self.store.write(&keys::join(&self.frontend, key), &value.to_string())?)
+        Ok(self
+            .store
+            .write(&keys::join(&self.frontend, key), &value.to_string())?)
     }
 
     fn set_state(&mut self, state: XenbusState) -> Result<(), Error> {
@@ -340,7 +353,12 @@ impl Connection {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 let key = self.backend_key(keys::STATE);
-                return Err(Error::Deadline { key, wanted, found, waited: start.elapsed() });
+                return Err(Error::Deadline {
+                    key,
+                    wanted,
+                    found,
+                    waited: start.elapsed(),
+                });
             }
             self.store.next_event(left.min(REREAD))?;
         }
@@ -348,9 +366,10 @@ impl Connection {
 
     fn read_offer(&mut self) -> Result<Offer, Error> {
         let key = keys::join(&self.frontend, keys::BACKEND_ID);
-        let text = self
-            .read(&key)?
-            .ok_or_else(|| Error::NoVif { vif: self.vif, key: key.clone() })?;
+        let text = self.read(&key)?.ok_or_else(|| Error::NoVif {
+            vif: self.vif,
+            key: key.clone(),
+        })?;
         let backend_id = text.trim().parse().map(DomId).map_err(|_| Error::BadKey {
             key,
             found: text,
@@ -368,7 +387,10 @@ impl Connection {
         if !self.offered(keys::FEATURE_RX_COPY)? {
             // The other way, page flipping, was taken out of every kernel long ago.
             let backend = self.backend.clone();
-            return Err(Error::MissingFeature { backend, feature: keys::FEATURE_RX_COPY });
+            return Err(Error::MissingFeature {
+                backend,
+                feature: keys::FEATURE_RX_COPY,
+            });
         }
         let trusted = self.read(&keys::join(&self.frontend, keys::TRUSTED))?;
         Ok(Offer {
@@ -397,7 +419,10 @@ impl Connection {
             Some(text) => text,
             None => self
                 .read(&self.backend_key(keys::MAC))?
-                .ok_or_else(|| Error::NoVif { vif: self.vif, key: own.clone() })?,
+                .ok_or_else(|| Error::NoVif {
+                    vif: self.vif,
+                    key: own.clone(),
+                })?,
         };
         parse_mac(&text).ok_or(Error::BadKey {
             key: own,
@@ -410,7 +435,9 @@ impl Connection {
         let text = self.read(&keys::join(&self.frontend, keys::MTU))?;
         // 68 is the least that IPv4 works with, 65535 the most that a netif packet can be.
         let mtu = text.and_then(|text| text.trim().parse().ok());
-        Ok(mtu.filter(|mtu| (68..=65_521).contains(mtu)).unwrap_or(1500))
+        Ok(mtu
+            .filter(|mtu| (68..=65_521).contains(mtu))
+            .unwrap_or(1500))
     }
 
     fn read_carrier(&mut self) -> Result<bool, Error> {
@@ -445,8 +472,17 @@ mod tests {
 
     #[test]
     fn an_address_is_six_hexadecimal_bytes_and_nothing_else() {
-        assert_eq!(parse_mac("00:16:3E:01:02:ff\n"), Some([0, 0x16, 0x3e, 1, 2, 0xff]));
-        for bad in ["", "00:16:3e:01:02", "00:16:3e:01:02:03:04", "00:16:3e:01:02:gg", "1:2"] {
+        assert_eq!(
+            parse_mac("00:16:3E:01:02:ff\n"),
+            Some([0, 0x16, 0x3e, 1, 2, 0xff])
+        );
+        for bad in [
+            "",
+            "00:16:3e:01:02",
+            "00:16:3e:01:02:03:04",
+            "00:16:3e:01:02:gg",
+            "1:2",
+        ] {
             assert_eq!(parse_mac(bad), None, "{bad:?}");
         }
     }

@@ -67,13 +67,23 @@ mod tests {
     #[test]
     fn every_state_is_read_back_as_it_was_written() {
         for state in XenbusState::ALL {
-            assert_eq!(XenbusState::from_store(Some(&state.number().to_string())), state);
+            assert_eq!(
+                XenbusState::from_store(Some(&state.number().to_string())),
+                state
+            );
         }
     }
 
     #[test]
     fn whatever_is_no_state_is_unknown() {
-        for value in [None, Some(""), Some("9"), Some("-1"), Some("four"), Some("99999999999")] {
+        for value in [
+            None,
+            Some(""),
+            Some("9"),
+            Some("-1"),
+            Some("four"),
+            Some("99999999999"),
+        ] {
             assert_eq!(XenbusState::from_store(value), XenbusState::Unknown);
         }
     }

@@ -24,7 +24,12 @@ struct Shared(Arc<Mutex<BufWriter<File>>>);
 impl Shared {
     fn with<T>(&self, work: impl FnOnce(&mut BufWriter<File>) -> io::Result<T>) -> io::Result<T> {
         // A poisoned lock means that a write panicked: the file is of no more use, but nothing else is.
-        work(&mut *self.0.lock().map_err(|_| io::Error::other("the writer has failed"))?)
+        work(
+            &mut *self
+                .0
+                .lock()
+                .map_err(|_| io::Error::other("the writer has failed"))?,
+        )
     }
 }
 
@@ -64,7 +69,13 @@ impl CaptureFile {
         let file = Shared(Arc::new(Mutex::new(BufWriter::new(file))));
         let writer = PcapWriter::with_header(file.clone(), header)
             .map_err(|error| Error::io("writing the capture file")(into_io(error)))?;
-        Ok(Self { writer, file, snaplen, scratch: Vec::with_capacity(65_536), failed: false })
+        Ok(Self {
+            writer,
+            file,
+            snaplen,
+            scratch: Vec::with_capacity(65_536),
+            failed: false,
+        })
     }
 
     /// Writes one packet, given in slices.
@@ -73,7 +84,9 @@ impl CaptureFile {
         slices.for_each(|slice| self.scratch.extend_from_slice(slice));
         let original = u32::try_from(self.scratch.len()).unwrap_or(u32::MAX);
         self.scratch.truncate(self.snaplen);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or(Duration::ZERO);
         let packet = PcapPacket {
             timestamp: now,
             orig_len: original,
@@ -156,6 +169,8 @@ impl<C> std::fmt::Debug for Capture<C> {
 
 impl std::fmt::Debug for CaptureFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CaptureFile").field("snaplen", &self.snaplen).finish_non_exhaustive()
+        f.debug_struct("CaptureFile")
+            .field("snaplen", &self.snaplen)
+            .finish_non_exhaustive()
     }
 }

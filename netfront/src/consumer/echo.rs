@@ -20,7 +20,10 @@ pub struct Echo {
 
 impl Default for Echo {
     fn default() -> Self {
-        Self { waiting: VecDeque::with_capacity(WAITING), dropped: 0 }
+        Self {
+            waiting: VecDeque::with_capacity(WAITING),
+            dropped: 0,
+        }
     }
 }
 
@@ -36,7 +39,9 @@ impl Consumer for Echo {
     fn offer(&mut self, queue: &mut Queue, budget: usize) -> Result<usize, Error> {
         let mut sent = 0;
         while sent < budget {
-            let Some(packet) = self.waiting.front() else { break };
+            let Some(packet) = self.waiting.front() else {
+                break;
+            };
             let head = packet.head();
             let mut addresses = [0; 12];
             addresses[..6].copy_from_slice(&head[6..12]);

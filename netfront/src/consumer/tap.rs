@@ -50,7 +50,11 @@ pub struct Tap {
 impl Tap {
     /// Uses this device. Address, MTU, offloads and carrier follow the vif from now on.
     pub fn new(device: netfront_tap::Tap) -> Self {
-        Self { device, features: Features::default(), counters: std::sync::Arc::default() }
+        Self {
+            device,
+            features: Features::default(),
+            counters: std::sync::Arc::default(),
+        }
     }
 
     /// What was counted, readable from any thread.
@@ -65,11 +69,17 @@ impl Tap {
 
     /// Reads one frame into granted pages. Says whether there was one.
     fn read_one(&mut self, queue: &mut Queue) -> Result<bool, Error> {
-        let Self { device, features, counters } = self;
+        let Self {
+            device,
+            features,
+            counters,
+        } = self;
         queue.send_filled(|pages| {
             counters.system_calls.add(1);
             let mut bytes = [0; HEADER_SIZE];
-            let Some(len) = device.receive(&mut bytes, pages)? else { return Ok(None) };
+            let Some(len) = device.receive(&mut bytes, pages)? else {
+                return Ok(None);
+            };
             counters.read.add(1);
             let vnet = VnetHeader::decode(&bytes);
             let mut offload = from_vnet(&vnet);

@@ -30,7 +30,11 @@ pub fn round(queue: &mut Queue, consumer: &mut dyn Consumer) -> Result<usize, Er
         consumer.finish();
     }
     queue.reclaim()?;
-    let sent = if queue.can_send() { consumer.offer(queue, WEIGHT)? } else { 0 };
+    let sent = if queue.can_send() {
+        consumer.offer(queue, WEIGHT)?
+    } else {
+        0
+    };
     queue.flush()?;
     Ok(received + sent)
 }
@@ -39,11 +43,7 @@ pub fn round(queue: &mut Queue, consumer: &mut dyn Consumer) -> Result<usize, Er
 ///
 /// # Errors
 /// If the backend broke the ring, or poll fails.
-pub fn sleep(
-    queue: &mut Queue,
-    consumer: &dyn Consumer,
-    timeout: Duration,
-) -> Result<Wake, Error> {
+pub fn sleep(queue: &mut Queue, consumer: &dyn Consumer, timeout: Duration) -> Result<Wake, Error> {
     queue.export();
     if queue.arm()? {
         return Ok(Wake::Work);

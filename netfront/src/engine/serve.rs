@@ -102,7 +102,10 @@ pub fn serve(
             End::Left(change) => tracing::warn!("the backend left ({change:?}): reconnecting"),
             End::Broken(error) => tracing::error!("{error}: closing and reconnecting"),
         }
-        consumer.link(&Link { carrier: false, ..*device.link() })?;
+        consumer.link(&Link {
+            carrier: false,
+            ..*device.link()
+        })?;
         match again(device.disconnect(), service) {
             Some(next) => device = next,
             None => return Ok(()),
@@ -131,11 +134,7 @@ fn again(mut pending: Reconnect, service: &Service) -> Option<Device> {
     }
 }
 
-fn pump(
-    device: &mut Device,
-    consumer: &mut dyn Consumer,
-    service: &Service,
-) -> Result<End, Error> {
+fn pump(device: &mut Device, consumer: &mut dyn Consumer, service: &Service) -> Result<End, Error> {
     loop {
         if service.stopping() {
             return Ok(End::Stopped);

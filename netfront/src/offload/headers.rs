@@ -92,7 +92,9 @@ impl Headers {
             Transport::Udp => 8,
             // The data offset of TCP, in words of 4 bytes; less than 5 is nonsense and read as 5.
             Transport::Tcp => {
-                let words = head.get(usize::from(self.transport_at) + 12).map_or(5, |b| b >> 4);
+                let words = head
+                    .get(usize::from(self.transport_at) + 12)
+                    .map_or(5, |b| b >> 4);
                 u16::from(words.max(5)) * 4
             }
         };
@@ -105,7 +107,9 @@ impl Headers {
     pub fn write_pseudo_checksum(&self, head: &mut [u8], len: usize) {
         let addresses = if self.is_ipv6 { 8..40 } else { 12..20 };
         let at = usize::from(self.network_at);
-        let Some(addresses) = head.get(at + addresses.start..at + addresses.end) else { return };
+        let Some(addresses) = head.get(at + addresses.start..at + addresses.end) else {
+            return;
+        };
         let payload = len.saturating_sub(usize::from(self.transport_at)) as u64;
         let total = sum(addresses, false) + u64::from(self.transport.number()) + payload;
         let field = usize::from(self.transport_at + self.transport.checksum_offset());
@@ -143,8 +147,16 @@ pub(super) fn sum(bytes: &[u8], odd: bool) -> u64 {
     let (lead, rest) = bytes.split_at(usize::from(odd && !bytes.is_empty()));
     let mut total: u64 = lead.iter().map(|&byte| u64::from(byte)).sum();
     let mut pairs = rest.chunks_exact(2);
-    total += pairs.by_ref().map(|p| u64::from(u16::from_be_bytes([p[0], p[1]]))).sum::<u64>();
-    total + pairs.remainder().iter().map(|&byte| u64::from(byte) << 8).sum::<u64>()
+    total += pairs
+        .by_ref()
+        .map(|p| u64::from(u16::from_be_bytes([p[0], p[1]])))
+        .sum::<u64>();
+    total
+        + pairs
+            .remainder()
+            .iter()
+            .map(|&byte| u64::from(byte) << 8)
+            .sum::<u64>()
 }
 
 /// Folds a sum to 16 bits.

@@ -42,7 +42,9 @@ impl Growth {
 
     /// Called by the queue: a batch would be welcome. One system call a batch.
     pub(super) fn want(&self) {
-        let Some(control) = self.control.get() else { return };
+        let Some(control) = self.control.get() else {
+            return;
+        };
         if !self.wanted.load(Ordering::Relaxed) {
             self.wanted.store(true, Ordering::Release);
             control.wake();

@@ -42,7 +42,10 @@ pub(crate) fn view_mut<'a>(page: &'a Page, _held: &'a mut PoolPage, offset: usiz
 }
 
 fn slice(page: &Page, offset: usize, len: usize) -> &[u8] {
-    assert!(offset + len <= PAGE_SIZE, "{len} bytes at {offset} leave the page");
+    assert!(
+        offset + len <= PAGE_SIZE,
+        "{len} bytes at {offset} leave the page"
+    );
     // SAFETY: the page is mapped as long as `page` lives and the range stays inside it. Nobody on our
     // side writes to a page that is held. A backend that writes after its response breaks the
     // contract; the module's documentation says what that means.
@@ -71,7 +74,13 @@ impl Lease {
         len: u16,
         home: Arc<Returns>,
     ) -> Self {
-        Self { page, held: Some(held), offset, len, home }
+        Self {
+            page,
+            held: Some(held),
+            offset,
+            len,
+            home,
+        }
     }
 
     /// The fragment's bytes, in the granted page.

@@ -75,7 +75,10 @@ pub struct Returns {
 
 impl Returns {
     fn new(capacity: usize) -> Self {
-        Self { lane: ArrayQueue::new(capacity.max(1)), returned: AtomicU64::new(0) }
+        Self {
+            lane: ArrayQueue::new(capacity.max(1)),
+            returned: AtomicU64::new(0),
+        }
     }
 
     /// Takes a page back. The lane has room for every page that the pool can have, so it is never full.
@@ -234,7 +237,13 @@ impl Pool {
     /// Turns a held page into a lease of `len` bytes at `offset`, that comes home by itself (H-9).
     pub fn lease(&mut self, page: PoolPage, offset: u16, len: u16) -> Lease {
         self.leased += 1;
-        Lease::new(self.page(&page).clone(), page, offset, len, Arc::clone(&self.returns))
+        Lease::new(
+            self.page(&page).clone(),
+            page,
+            offset,
+            len,
+            Arc::clone(&self.returns),
+        )
     }
 
     /// True when leasing would starve the ring: packets are copied then (`condense`).
@@ -263,9 +272,13 @@ impl Pool {
         if !self.returns.lane.is_empty() {
             while let Some(page) = self.returns.lane.pop() {
                 self.leased -= 1;
-                self.refused = false;
+                // Which bytes its packet took is not known any more.
+                self.scrub(&page, 0, xen_ring::PAGE_SIZE);
                 self.put(page);
             }
+            // Not at the first page that comes home: the pool would be taken for well stocked, and lend
+            // what the ring needs, page by page until the ring is empty.
+            self.refused &= self.free.len() < BATCH;
         }
         if self.free.len() < BATCH && self.config.policy == PoolPolicy::Pool {
             self.replenish();
@@ -275,7 +288,11 @@ impl Pool {
     #[cold]
     fn replenish(&mut self) {
         while let Some(pages) = self.growth.take() {
-            self.adopt(pages);
+            // The queue may have grown inline since it asked: what is beyond the limit is freed here,
+            // since there is no room for it in the lists.
+            if self.granted + pages.len() <= self.config.limit {
+                self.adopt(pages);
+            }
         }
         let room = self.config.limit.saturating_sub(self.granted);
         if self.free.len() < BATCH && room >= BATCH && !self.refused {
@@ -295,7 +312,9 @@ impl Pool {
             free_of[self.entry(page).batch as usize] += 1;
         }
         let idle = (0..self.batches.len()).rev().find(|&number| {
-            self.batches[number].as_ref().is_some_and(|batch| batch.pages == free_of[number])
+            self.batches[number]
+                .as_ref()
+                .is_some_and(|batch| batch.pages == free_of[number])
         });
         let Some(number) = idle else { return 0 };
         let (gone, kept) = std::mem::take(&mut self.free)
@@ -348,15 +367,24 @@ impl Pool {
 
     fn adopt(&mut self, pages: SharedPages) {
         let count = pages.len();
-        let batch = self.vacant_batches.pop().unwrap_or(self.batches.len() as u32);
-        let record = Some(Batch { retired: 0, pages: count });
+        let batch = self
+            .vacant_batches
+            .pop()
+            .unwrap_or(self.batches.len() as u32);
+        let record = Some(Batch {
+            retired: 0,
+            pages: count,
+        });
         match self.batches.get_mut(batch as usize) {
             Some(slot) => *slot = record,
             None => self.batches.push(record),
         }
         for index in 0..count {
-            let entry =
-                Some(Entry { page: pages.page(index), reference: pages.reference(index), batch });
+            let entry = Some(Entry {
+                page: pages.page(index),
+                reference: pages.reference(index),
+                batch,
+            });
             let number = self.vacant.pop().unwrap_or(self.entries.len() as u32);
             match self.entries.get_mut(number as usize) {
                 Some(slot) => *slot = entry,
@@ -371,7 +399,9 @@ impl Pool {
     /// Takes a page out of use. The region's grants end when the last page of its batch is gone.
     fn retire(&mut self, page: PoolPage) {
         let PoolPage(number) = page;
-        let Some(entry) = self.entries[number as usize].take() else { return };
+        let Some(entry) = self.entries[number as usize].take() else {
+            return;
+        };
         self.vacant.push(number);
         let slot = &mut self.batches[entry.batch as usize];
         let Some(batch) = slot else { return };

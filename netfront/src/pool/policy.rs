@@ -23,7 +23,12 @@ pub enum PoolPolicy {
 
 impl PoolPolicy {
     /// All of them, in the order of the tables.
-    pub const ALL: [Self; 4] = [Self::Pool, Self::PerPacket, Self::CopyAlways, Self::NoRecycle];
+    pub const ALL: [Self; 4] = [
+        Self::Pool,
+        Self::PerPacket,
+        Self::CopyAlways,
+        Self::NoRecycle,
+    ];
 
     /// True if a page is used again after its packet.
     pub fn recycles(self) -> bool {
@@ -51,9 +56,12 @@ impl FromStr for PoolPolicy {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|policy| policy.name() == text).ok_or_else(|| {
-            let names = Self::ALL.map(Self::name).join(", ");
-            format!("no policy is called {text:?}; there are {names}")
-        })
+        Self::ALL
+            .into_iter()
+            .find(|policy| policy.name() == text)
+            .ok_or_else(|| {
+                let names = Self::ALL.map(Self::name).join(", ");
+                format!("no policy is called {text:?}; there are {names}")
+            })
     }
 }

@@ -164,7 +164,10 @@ impl Queue {
         );
         let mut events = events;
         let ports = if split {
-            Ports::Split { rx: events.bind_unbound(peer)?, tx: events.bind_unbound(peer)? }
+            Ports::Split {
+                rx: events.bind_unbound(peer)?,
+                tx: events.bind_unbound(peer)?,
+            }
         } else {
             Ports::Shared(events.bind_unbound(peer)?)
         };
@@ -271,7 +274,10 @@ impl Queue {
                     self.stats.notify_suppressed.add(1);
                 }
             }
-            Ports::Split { rx: rx_port, tx: tx_port } => {
+            Ports::Split {
+                rx: rx_port,
+                tx: tx_port,
+            } => {
                 for (answer, port) in [(tx, tx_port), (rx, rx_port)] {
                     if answer == Notify::Needed {
                         self.notify(port)?;
@@ -406,10 +412,16 @@ impl Queue {
         stats.pool_free.set((rx.free + tx.free) as u64);
         stats.pool_posted.set((rx.posted + tx.posted) as u64);
         stats.pool_leased.set((rx.leased + tx.leased) as u64);
-        stats.pool_quarantined.set((rx.quarantined + tx.quarantined) as u64);
+        stats
+            .pool_quarantined
+            .set((rx.quarantined + tx.quarantined) as u64);
         stats.grants.set(self.rx.pool.grants + self.tx.pool.grants);
-        stats.revokes.set(self.rx.pool.revokes + self.tx.pool.revokes);
-        stats.pool_grown_inline.set(self.rx.pool.grown_inline + self.tx.pool.grown_inline);
+        stats
+            .revokes
+            .set(self.rx.pool.revokes + self.tx.pool.revokes);
+        stats
+            .pool_grown_inline
+            .set(self.rx.pool.grown_inline + self.tx.pool.grown_inline);
     }
 
     /// For idle times: gives back a batch of pages that the pool grew by and no longer needs.
@@ -430,6 +442,8 @@ impl Queue {
 
 impl std::fmt::Debug for Queue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Queue").field("ports", &self.ports).finish_non_exhaustive()
+        f.debug_struct("Queue")
+            .field("ports", &self.ports)
+            .finish_non_exhaustive()
     }
 }

@@ -97,7 +97,9 @@ impl RxQueue {
         while seen < budget && receive::next(&mut self.ring, &mut self.assembled)? {
             seen += 1;
             self.claim()?;
-            stats.rx_slots.add((self.pieces.len() + self.assembled.unused.len()) as u64);
+            stats
+                .rx_slots
+                .add((self.pieces.len() + self.assembled.unused.len()) as u64);
             if let Some(fault) = &self.assembled.fault {
                 tracing::debug!(fault = fault.name(), "packet dropped");
                 stats.dropped(*fault).add(1);
@@ -155,7 +157,11 @@ impl RxQueue {
         }
         for fragment in &self.assembled.fragments {
             let page = take_posted(&mut self.posted, fragment.slot)?;
-            self.pieces.push(Piece { page, offset: fragment.offset, len: fragment.len });
+            self.pieces.push(Piece {
+                page,
+                offset: fragment.offset,
+                len: fragment.len,
+            });
         }
         Ok(())
     }
@@ -166,7 +172,9 @@ impl RxQueue {
         for piece in self.pieces.drain(..) {
             let len = usize::from(piece.len);
             let into = &mut self.linear[at..at + len];
-            self.pool.page(&piece.page).copy_out(usize::from(piece.offset), into);
+            self.pool
+                .page(&piece.page)
+                .copy_out(usize::from(piece.offset), into);
             at += len;
             self.copied.push(piece);
         }
@@ -175,10 +183,14 @@ impl RxQueue {
 
     /// Copies the headers of a large packet; the rest stays in its pages.
     fn copy_head(&mut self) -> usize {
-        let Some(first) = self.pieces.first_mut() else { return 0 };
+        let Some(first) = self.pieces.first_mut() else {
+            return 0;
+        };
         let head = first.len.min(HEADER_LIMIT as u16);
         let into = &mut self.linear[..usize::from(head)];
-        self.pool.page(&first.page).copy_out(usize::from(first.offset), into);
+        self.pool
+            .page(&first.page)
+            .copy_out(usize::from(first.offset), into);
         first.offset += head;
         first.len -= head;
         if first.len == 0 {
@@ -192,7 +204,11 @@ impl RxQueue {
         let count = self.copied.len() + self.pieces.len();
         for piece in self.copied.drain(..).chain(self.pieces.drain(..)) {
             // The head was copied from before `offset`: the whole used range of the page is cleared.
-            self.pool.scrub(&piece.page, 0, usize::from(piece.offset) + usize::from(piece.len));
+            self.pool.scrub(
+                &piece.page,
+                0,
+                usize::from(piece.offset) + usize::from(piece.len),
+            );
             self.pool.put(piece.page);
         }
         count

@@ -4,9 +4,7 @@ use std::io::IoSliceMut;
 
 use arrayvec::ArrayVec;
 use hypervisor::GrantRef;
-use xen_ring::{
-    transmit, FrontRing, Notify, Offload, Page, Status, Tx, TxFragment, PAGE_SIZE,
-};
+use xen_ring::{transmit, FrontRing, Notify, Offload, Page, Status, Tx, TxFragment, PAGE_SIZE};
 
 use crate::pool::{view_mut, Pool, PoolPage};
 use crate::stats::QueueStats;
@@ -71,7 +69,10 @@ impl TxQueue {
             return Err(SendError::Full);
         }
         let mut fragments = ArrayVec::<TxFragment, MAX_SLOTS>::new();
-        let mut writer = Writer { slices: slices.iter(), now: &[] };
+        let mut writer = Writer {
+            slices: slices.iter(),
+            now: &[],
+        };
         let mut left = len;
         for index in 0..pages {
             let Some(page) = self.pool.take() else {
@@ -114,7 +115,9 @@ impl TxQueue {
             slices.push(IoSliceMut::new(view_mut(page, held, start)));
             start = 0;
         }
-        let Some((len, offload)) = fill(&mut slices)? else { return Ok(false) };
+        let Some((len, offload)) = fill(&mut slices)? else {
+            return Ok(false);
+        };
         drop(slices);
         if len == 0 || len > MAX_LEN {
             stats.tx_drop_too_long.add(1);
@@ -154,7 +157,12 @@ impl TxQueue {
         // There are as many ids as slots, and the slots were counted before.
         let id = self.ids.pop().unwrap_or_default();
         self.in_flight[usize::from(id)] = Some(page);
-        TxFragment { id, gref, offset: offset as u16, len: len as u16 }
+        TxFragment {
+            id,
+            gref,
+            offset: offset as u16,
+            len: len as u16,
+        }
     }
 
     fn abandon(&mut self, fragments: &[TxFragment]) {
@@ -203,7 +211,10 @@ impl TxQueue {
                 .in_flight
                 .get_mut(usize::from(response.id))
                 .and_then(Option::take)
-                .ok_or(Error::NothingPosted { ring: "tx", slot: response.id })?;
+                .ok_or(Error::NothingPosted {
+                    ring: "tx",
+                    slot: response.id,
+                })?;
             self.pool.put(page);
             self.ids.push(response.id);
         }

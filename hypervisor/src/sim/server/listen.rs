@@ -92,12 +92,21 @@ impl Drop for Listening {
     }
 }
 
-/// Makes a socket file and listens. Who calls holds the lock, so a file that is there is stale.
+/// Makes a socket file and listens. Replaces a socket on which nobody listens any more.
 fn listen(path: &Path, kind: SocketType) -> Result<OwnedFd, Error> {
     let address = unix::address(path)?;
     let failed = |errno| Error::system(format!("listen on {}", path.display()), errno);
     match std::fs::symlink_metadata(path) {
         Ok(metadata) if std::os::unix::fs::FileTypeExt::is_socket(&metadata.file_type()) => {
+            // The lock keeps other simulations away, not other services.
+            if unix::is_listening(path) {
+                return Err(Error::Invalid {
+                    what: format!(
+                        "Another service listens on {}; choose another path",
+                        path.display()
+                    ),
+                });
+            }
             std::fs::remove_file(path).map_err(|source| {
                 Error::system(
                     format!("remove the stale socket {}", path.display()),

@@ -164,7 +164,8 @@ pub fn show(args: &Stats) -> Result<(), Failure> {
     Ok(())
 }
 
-fn ask(path: &Path) -> std::io::Result<Value> {
+/// Asks a running driver for its counters.
+pub fn ask(path: &Path) -> std::io::Result<Value> {
     let mut stream = UnixStream::connect(path)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     writeln!(stream, "{}", json!({ "command": "stats" }))?;

@@ -1,6 +1,6 @@
 //! Tables for people. JSON is made where the values are.
 
-/// Aligns columns: the first to the left, the others to the right.
+/// Aligns columns: numbers to the right, words to the left.
 pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let mut widths: Vec<usize> = header.iter().map(|name| name.chars().count()).collect();
     for row in rows {
@@ -8,12 +8,22 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
             *width = (*width).max(cell.chars().count());
         }
     }
+    let is_number = |text: &String| {
+        text == "n/a" || text.chars().next().is_none_or(|first| first.is_ascii_digit())
+    };
+    let numbers: Vec<bool> = (0..header.len())
+        .map(|column| rows.iter().filter_map(|row| row.get(column)).all(is_number))
+        .collect();
     let line = |cells: Vec<&str>| {
         let mut text = String::new();
         for (index, (cell, &width)) in cells.iter().zip(&widths).enumerate() {
-            match index {
-                0 => text.push_str(&format!("{cell:<width$}")),
-                _ => text.push_str(&format!("  {cell:>width$}")),
+            if index > 0 {
+                text.push_str("  ");
+            }
+            if numbers[index] {
+                text.push_str(&format!("{cell:>width$}"));
+            } else {
+                text.push_str(&format!("{cell:<width$}"));
             }
         }
         text.trim_end().to_owned()
@@ -43,8 +53,9 @@ mod tests {
 
     #[test]
     fn columns_are_aligned_and_nothing_trails() {
-        let text = table(&["policy", "n"], &[vec!["pool".into(), "12".into()]]);
-        assert_eq!(text, "policy   n\n------  --\npool    12");
+        let rows = [vec!["pool".into(), "12".into(), "fast".into()]];
+        let text = table(&["policy", "n", "how"], &rows);
+        assert_eq!(text, "policy   n  how\n------  --  ----\npool    12  fast");
     }
 
     #[test]

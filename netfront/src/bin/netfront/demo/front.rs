@@ -258,7 +258,8 @@ impl Moment {
             "allocations_per_packet": each(allocations),
             "syscalls_per_packet": each(self.hypervisor.system_calls + get("polls")),
             "copied_bytes_per_packet": each(get("rx_copied_bytes") + get("tx_copied_bytes")),
-            "recycle_share": get("rx_recycled") as f64 / slots as f64,
+            // The two counters are not read at one instant: a batch may be in one and not yet in the other.
+            "recycle_share": (get("rx_recycled") as f64 / slots as f64).min(1.0),
             "cpu_seconds_per_million_packets": each(1_000_000) * self.cpu.as_secs_f64(),
         })
     }

@@ -1,244 +1,23 @@
-//! The backend's thread: looks after the store when something changes there, and after the rings
-//! all the time.
+//! The store side of the thread: what the frontend shows is read, [`decide`](crate::xenbus::decide)
+//! says what to do, and here it is done. A store that fails is opened again; the rings go on.
 
-use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hypervisor::{Domain, Store, StoreClient};
-use rustix::event::{poll, PollFd, PollFlags, Timespec};
+use hypervisor::Store;
 
-use crate::backend::{Config, Error, Request, Shared};
-use crate::keys::{FrontKeys, KeyError, Paths};
-use crate::peer::Peer;
+use super::Worker;
+use crate::backend::Error;
+use crate::keys::{FrontKeys, KeyError};
 use crate::state::State;
-use crate::vif::{Buffers, Fault, Vif};
+use crate::vif::{Fault, Vif};
 use crate::xenbus::{decide, Situation, Step};
 
-/// Rounds with work before everything else is looked at.
-const ROUNDS: u32 = 64;
-/// Longest sleep: nothing depends on it, but a missed event then costs a second and not for ever.
-const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// Pause between attempts to reach a lost store, and how long they go on.
 const STORE_RETRY: Duration = Duration::from_millis(200);
 const STORE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Everything the thread owns.
-pub(crate) struct Worker {
-    domain: Domain,
-    config: Config,
-    paths: Paths,
-    shared: Arc<Shared>,
-    /// None while it is lost.
-    store: Option<Box<dyn Store>>,
-    store_lost: Option<Instant>,
-    retry_at: Option<Instant>,
-    own: State,
-    vif: Option<Vif>,
-    buffers: Buffers,
-    /// What the frontend wrote when we last connected, failed, or came: see [`Situation::fresh`].
-    known: Option<String>,
-    /// Until when a frontend of an earlier backend is waited for.
-    stale_until: Option<Instant>,
-    idle_since: Option<Instant>,
-    finished: bool,
-}
-
 impl Worker {
-    /// Puts the vif into the store.
-    pub(crate) fn begin(
-        domain: Domain,
-        config: Config,
-        paths: Paths,
-        shared: Arc<Shared>,
-    ) -> Result<Worker, Error> {
-        let buffers = Buffers::new(config.stagger)?;
-        if let Some(toolstack) = &config.toolstack {
-            // Only this client can set permissions, and only a toolstack has to.
-            let mut store = domain.store_with(StoreClient::Native)?;
-            paths.create(store.as_mut(), toolstack)?;
-        }
-        let store = domain.store()?;
-        let mut worker = Worker {
-            domain,
-            config,
-            paths,
-            shared,
-            store: Some(store),
-            store_lost: None,
-            retry_at: None,
-            own: State::Unknown,
-            vif: None,
-            buffers,
-            known: None,
-            stale_until: None,
-            idle_since: None,
-            finished: false,
-        };
-        worker.step(Step::Show(State::Initialising))?;
-        worker.step(Step::Announce)?;
-        // Before the state is shown: a frontend that is there already was connected to somebody
-        // else, and has to notice that we are new.
-        let front = worker.read_front()?;
-        if matches!(front.state, State::Initialised | State::Connected) {
-            worker.known = Some(front.print());
-            worker.stale_until = Some(Instant::now() + worker.config.stale_patience);
-        }
-        worker.step(Step::Show(State::InitWait))?;
-        worker.watch()?;
-        Ok(worker)
-    }
-
-    /// Serves the vif until it is told to stop, or the vif is gone.
-    pub(crate) fn run(mut self) -> Result<(), Error> {
-        let mut rounds = 0;
-        self.take_store_events()?;
-        while !self.finished {
-            match self.shared.request() {
-                Request::Run => {}
-                Request::Stop => {
-                    self.close();
-                    break;
-                }
-                Request::Abandon => break,
-            }
-            self.check_deadlines()?;
-            if self.round() {
-                self.idle_since = None;
-                rounds += 1;
-                if rounds % ROUNDS == 0 {
-                    self.publish();
-                    self.sleep(Duration::ZERO)?;
-                }
-                continue;
-            }
-            if self.spin() || self.arm() {
-                continue;
-            }
-            self.publish();
-            self.shared.counters.sleeps.add(1);
-            let timeout = self.timeout();
-            self.sleep(timeout)?;
-        }
-        self.publish();
-        Ok(())
-    }
-
-    /// One round over the rings. A guest that breaks them loses the vif.
-    fn round(&mut self) -> bool {
-        let Some(vif) = &mut self.vif else {
-            return false;
-        };
-        match vif.round(self.config.peer.as_mut(), &mut self.buffers) {
-            Ok(worked) => worked,
-            Err(fault) => {
-                self.fail(&fault);
-                true
-            }
-        }
-    }
-
-    /// Nothing to do, but something may come at once: true while it is worth waiting awake.
-    fn spin(&mut self) -> bool {
-        if self.vif.is_none() || self.config.spin.is_zero() {
-            return false;
-        }
-        let now = Instant::now();
-        let since = *self.idle_since.get_or_insert(now);
-        std::hint::spin_loop();
-        now.duration_since(since) < self.config.spin
-    }
-
-    /// Asks for the events that will end the sleep. True: do not sleep, work is there.
-    fn arm(&mut self) -> bool {
-        self.idle_since = None;
-        let Some(vif) = &mut self.vif else {
-            return false;
-        };
-        match vif.arm(self.config.peer.as_ref(), &self.buffers.burst) {
-            Ok(ready) => ready,
-            Err(fault) => {
-                self.fail(&fault);
-                true
-            }
-        }
-    }
-
-    fn timeout(&self) -> Duration {
-        let due = match &self.vif {
-            // Frames that wait for the guest come first.
-            Some(_) if self.buffers.burst.is_empty() => self.config.peer.due(),
-            _ => None,
-        };
-        [due, self.stale_until, self.retry_at]
-            .into_iter()
-            .flatten()
-            .map(|at| at.saturating_duration_since(Instant::now()))
-            .fold(SLEEP_MAX, Duration::min)
-    }
-
-    /// Sleeps until an event, at most this long, and takes the events.
-    fn sleep(&mut self, timeout: Duration) -> Result<(), Error> {
-        let (mut store, mut vif) = (false, false);
-        {
-            let mut fds = arrayvec::ArrayVec::<PollFd<'_>, 4>::new();
-            fds.push(PollFd::new(&self.shared.wake, PollFlags::IN));
-            let store_at = self.store.as_ref().map(|store| {
-                fds.push(PollFd::from_borrowed_fd(store.event_fd(), PollFlags::IN));
-                fds.len() - 1
-            });
-            let vif_at = self.vif.as_ref().map(|vif| {
-                fds.push(PollFd::from_borrowed_fd(
-                    vif.events().as_fd(),
-                    PollFlags::IN,
-                ));
-                fds.len() - 1
-            });
-            // A peer is not asked for frames while older ones wait, so it must not wake us.
-            if self.vif.is_some() && self.buffers.burst.is_empty() {
-                if let Some(fd) = self.config.peer.fd() {
-                    fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
-                }
-            }
-            let limit = Timespec {
-                tv_sec: timeout.as_secs() as i64,
-                tv_nsec: i64::from(timeout.subsec_nanos()),
-            };
-            match poll(&mut fds, Some(&limit)) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(errno) => return Err(Error::Thread(errno.into())),
-            }
-            let ready = |at: Option<usize>| at.is_some_and(|at| !fds[at].revents().is_empty());
-            store |= ready(store_at);
-            vif |= ready(vif_at);
-        }
-        let mut count = [0; 8];
-        let _ = rustix::io::read(&self.shared.wake, &mut count);
-        if vif {
-            if let Some(vif) = &mut self.vif {
-                vif.take_events();
-            }
-        }
-        if store {
-            self.take_store_events()?;
-        }
-        Ok(())
-    }
-
-    /// Tells what changes all the time, for those who look from outside.
-    fn publish(&self) {
-        let peer = &self.config.peer;
-        let (verified, finished, dropped) = (peer.verified(), peer.finished(), peer.dropped());
-        self.shared.update(|status| {
-            status.verified = verified;
-            status.finished = finished;
-            status.dropped = dropped;
-        });
-    }
-
-    // ---- the store ----
-
-    fn watch(&mut self) -> Result<(), KeyError> {
+    pub(super) fn watch(&mut self) -> Result<(), KeyError> {
         let paths = self.paths.clone();
         let store = self.store()?;
         for (path, token) in paths.watches() {
@@ -258,7 +37,7 @@ impl Worker {
         }
     }
 
-    fn read_front(&mut self) -> Result<Front, KeyError> {
+    pub(super) fn read_front(&mut self) -> Result<Front, KeyError> {
         let (paths, features) = (self.paths.clone(), self.config.features);
         let store = self.store()?;
         let state = paths.read_front_state(store)?;
@@ -279,7 +58,12 @@ impl Worker {
 
     /// Takes all events of the store and does what they ask for. A store that fails is given up
     /// and opened again: the rings do not need it.
-    fn take_store_events(&mut self) -> Result<(), Error> {
+    pub(super) fn take_store_events(&mut self) -> Result<(), Error> {
+        if self.store.is_none() {
+            // It is opened again at its time.
+            return Ok(());
+        }
+        self.store_checked = Instant::now();
         match self.react_to_events() {
             Ok(()) => Ok(()),
             Err(error) => self.lose_store(error),
@@ -345,7 +129,7 @@ impl Worker {
         Ok(())
     }
 
-    fn step(&mut self, step: Step) -> Result<(), KeyError> {
+    pub(super) fn step(&mut self, step: Step) -> Result<(), KeyError> {
         let (paths, features) = (self.paths.clone(), self.config.features);
         match step {
             Step::Disconnect => self.disconnect(),
@@ -409,7 +193,7 @@ impl Worker {
     /// The guest broke the protocol: the vif goes down with a reason, and stays down until the
     /// frontend begins anew.
     #[cold]
-    fn fail(&mut self, fault: &Fault) {
+    pub(super) fn fail(&mut self, fault: &Fault) {
         self.shared.counters.faults.add(1);
         if let Err(error) = self.take_down(&fault.to_string()) {
             // The rings are gone in any case; the state is shown when the store is back.
@@ -440,7 +224,7 @@ impl Worker {
         Ok(())
     }
 
-    fn check_deadlines(&mut self) -> Result<(), Error> {
+    pub(super) fn check_deadlines(&mut self) -> Result<(), Error> {
         let over = |at: Option<Instant>| at.is_some_and(|at| Instant::now() >= at);
         if self.retry_at.is_some() && over(self.retry_at) {
             self.retry_at = None;
@@ -474,7 +258,7 @@ impl Worker {
     }
 
     /// Closes in order: says so, lets go, and gives the frontend some time to do the same.
-    fn close(&mut self) {
+    pub(super) fn close(&mut self) {
         let deadline = Instant::now() + self.config.close_patience;
         self.disconnect();
         if let Err(error) = self.close_by(deadline) {
@@ -503,8 +287,8 @@ impl Worker {
 }
 
 /// What was read of the frontend.
-struct Front {
-    state: State,
+pub(super) struct Front {
+    pub(super) state: State,
     online: bool,
     keys: Option<Result<FrontKeys, KeyError>>,
 }
@@ -512,7 +296,7 @@ struct Front {
 impl Front {
     /// All that tells one connection from another. Keys that cannot be used have a print too, so
     /// that they are complained of once.
-    fn print(&self) -> String {
+    pub(super) fn print(&self) -> String {
         match &self.keys {
             None => String::new(),
             // Its wish about multicast may change while it is connected.

@@ -1,0 +1,198 @@
+//! `netback-sim serve`: builds the backend out of the arguments and watches over it.
+
+use std::error::Error;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hypervisor::sim::{self, server};
+use hypervisor::{DomId, Domain};
+use netback_sim::peer::{Capture, Echo, Pace, Peer, Replay, Sink, Source, TapPeer};
+use netback_sim::traffic::Generator;
+use netback_sim::{Backend, BackendHandle, Config, Features, Toolstack};
+use netfront_tap::{Tap, TapOptions};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::args::{Serve, SimulatedXen, FAILED, FAULT, NOT_CLEAN};
+use crate::report::{Progress, Report};
+
+/// How often signals and ends are looked for.
+const TICK: Duration = Duration::from_millis(50);
+/// A simulated Xen that cannot start is gone after this.
+const STILLBORN: Duration = Duration::from_millis(100);
+/// The guest gets so long for the last frames after the peer has made them all.
+const LAST_FRAMES: Duration = Duration::from_secs(1);
+
+/// Serves one vif.
+pub fn run(arguments: &Serve) -> Result<ExitCode, Box<dyn Error>> {
+    let stop = stop_signals()?;
+    start_simulated_xen(&arguments.sim)?;
+    let domain = Domain::simulated(&arguments.sim, DomId(0))?;
+    let config = Config {
+        handle: arguments.vif.handle,
+        features: features(arguments)?,
+        toolstack: Some(Toolstack {
+            mac: arguments.vif.mac,
+            mtu: arguments.vif.mtu,
+            trusted: arguments.vif.trusted != 0,
+        }),
+        stagger: !arguments.no_stagger,
+        spin: Duration::from_micros(arguments.spin),
+        ..Config::new(DomId(arguments.vif.frontend_domid), peer(arguments)?)
+    };
+    let backend = Backend::start(&domain, config)?;
+    let begun = Instant::now();
+    watch(&backend, arguments, &stop);
+    let (fault, state) = (backend.fault(), backend.state());
+    let summary = backend.stop()?;
+    let report = Report {
+        seconds: begun.elapsed().as_secs_f64(),
+        state,
+        fault,
+        counters: summary.counters,
+        verified: summary.verified,
+        peer_dropped: summary.peer_dropped,
+    };
+    report.print(arguments.json)?;
+    Ok(ExitCode::from(if report.fault.is_some() {
+        FAULT
+    } else if report.verified.is_some_and(|counts| !counts.is_clean()) {
+        NOT_CLEAN
+    } else {
+        0
+    }))
+}
+
+/// Is the simulated Xen.
+pub fn simulated_xen(arguments: &SimulatedXen) -> Result<ExitCode, Box<dyn Error>> {
+    let mut options = server::Options::new();
+    if arguments.linger > 0 {
+        options = options.linger(Duration::from_secs(arguments.linger));
+    }
+    server::run(&arguments.sim, options)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Starts this program again as the simulated Xen when nobody listens on the socket. It outlives
+/// us: a guest must be able to see its backend die.
+fn start_simulated_xen(socket: &Path) -> Result<(), Box<dyn Error>> {
+    sim::ensure_running(socket, || {
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(["simulated-xen", "--sim"])
+            .arg(socket)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            // A group of its own: Ctrl-C at the terminal is meant for us.
+            .process_group(0)
+            .spawn()?;
+        std::thread::sleep(STILLBORN);
+        match child.try_wait()? {
+            // Another one may have been faster; then it listens.
+            Some(status) if !status.success() && !sim::is_running(socket).unwrap_or(false) => {
+                Err(std::io::Error::other(format!(
+                    "it ended at once; `netback-sim simulated-xen --sim {}` says why",
+                    socket.display()
+                )))
+            }
+            _ => Ok(()),
+        }
+    })?;
+    Ok(())
+}
+
+/// Set by the first SIGINT or SIGTERM; the second one ends the program at once.
+fn stop_signals() -> Result<Arc<AtomicBool>, std::io::Error> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        let code = i32::from(FAILED);
+        signal_hook::flag::register_conditional_shutdown(signal, code, stop.clone())?;
+        signal_hook::flag::register(signal, stop.clone())?;
+    }
+    Ok(stop)
+}
+
+fn features(arguments: &Serve) -> Result<Features, Box<dyn Error>> {
+    let mut features = Features::default();
+    if let Some(queues) = arguments.vif.queues {
+        features.multi_queue_max = queues;
+    }
+    for name in &arguments.vif.no_feature {
+        features.switch_off(name)?;
+    }
+    Ok(features)
+}
+
+fn peer(arguments: &Serve) -> Result<Box<dyn Peer>, Box<dyn Error>> {
+    let pacing = &arguments.pace;
+    let pace = Pace {
+        rate: pacing.rate,
+        burst: pacing.burst,
+        count: pacing.count,
+    };
+    let peer: Box<dyn Peer> = if let Some(sizes) = arguments.peer.generate {
+        let generator = Generator::new(sizes, pacing.flows)?
+            // From nobody to the guest, which would not look at it otherwise.
+            .between([0x02, 0, 0, 0, 0, 0x01], arguments.vif.mac.0);
+        let source = Source::new(generator, pace);
+        Box::new(if arguments.no_verify {
+            source.blind()
+        } else {
+            source
+        })
+    } else if let Some(file) = &arguments.peer.replay {
+        Box::new(Replay::new(file, pace, pacing.repeat)?)
+    } else if let Some(name) = &arguments.peer.tap {
+        Box::new(TapPeer::new(tap(arguments, name)?))
+    } else if arguments.peer.echo {
+        Box::new(Echo::new())
+    } else if arguments.no_verify {
+        Box::new(Sink::blind())
+    } else {
+        Box::new(Sink::new())
+    };
+    Ok(match &arguments.capture {
+        Some(file) => Box::new(Capture::new(peer, file)?),
+        None => peer,
+    })
+}
+
+fn tap(arguments: &Serve, name: &str) -> Result<Tap, netfront_tap::Error> {
+    let options = TapOptions {
+        name: name.to_owned(),
+        ..TapOptions::default()
+    };
+    let tap = match &arguments.pace.netns {
+        Some(namespace) => Tap::open_in_namespace(namespace, options)?,
+        None => Tap::open(options)?,
+    };
+    tap.set_mtu(arguments.vif.mtu)?;
+    tap.set_up(true)?;
+    Ok(tap)
+}
+
+/// Returns when it is time to stop.
+fn watch(backend: &BackendHandle, arguments: &Serve, stop: &AtomicBool) {
+    let begun = Instant::now();
+    let mut progress = Progress::new(!arguments.quiet && !arguments.json);
+    let mut last = (backend.counters().rx_packets, Instant::now());
+    while !stop.load(Ordering::Relaxed) && backend.is_running() {
+        std::thread::sleep(TICK);
+        progress.show(backend);
+        let limit = arguments.duration.map(Duration::from_secs);
+        if limit.is_some_and(|limit| begun.elapsed() >= limit) {
+            break;
+        }
+        let delivered = backend.counters().rx_packets;
+        if delivered != last.0 {
+            last = (delivered, Instant::now());
+        }
+        if backend.peer_finished() && last.1.elapsed() >= LAST_FRAMES {
+            break;
+        }
+    }
+    progress.end();
+}

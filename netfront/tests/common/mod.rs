@@ -1,0 +1,117 @@
+//! A simulated Xen in this process, with both domains and a backend whose every step is in the
+//! test's own hands.
+#![allow(dead_code)]
+
+pub mod back;
+pub mod toolstack;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hypervisor::sim::server::{self, Options, Running};
+use hypervisor::{DomId, Domain};
+use netfront::queue::QueueKeys;
+use netfront::{OwnedPacket, Queue, QueueConfig, QueueStats};
+use tempfile::TempDir;
+
+pub use back::Back;
+
+/// The driver domain.
+pub const BACK: DomId = DomId(0);
+/// The guest.
+pub const FRONT: DomId = DomId(1);
+/// How long anything may take. Far more than it does.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+/// Slots of a ring.
+pub const SLOTS: usize = 256;
+
+/// A simulated Xen with a driver domain and a guest.
+pub struct World {
+    pub front: Domain,
+    pub back: Domain,
+    _server: Running,
+    dir: TempDir,
+}
+
+impl World {
+    pub fn new() -> Self {
+        Self::with_grant_limit(1024)
+    }
+
+    /// The guest can share so many pages, rings included.
+    pub fn with_grant_limit(pages: usize) -> Self {
+        let dir = TempDir::new().expect("a directory");
+        let socket = dir.path().join("xen");
+        let server = server::spawn(&socket, Options::new().grant_limit(pages)).expect("a server");
+        Self {
+            back: Domain::simulated(&socket, BACK).expect("domain 0"),
+            front: Domain::simulated(&socket, FRONT).expect("domain 1"),
+            _server: server,
+            dir,
+        }
+    }
+
+    /// Where the simulated Xen listens.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("xen")
+    }
+
+    /// A queue with split event channels, and the backend that serves it.
+    pub fn pair(&self, config: &QueueConfig) -> (Queue, Back) {
+        self.pair_with(config, true)
+    }
+
+    pub fn pair_with(&self, config: &QueueConfig, split: bool) -> (Queue, Back) {
+        let queue = Queue::open(&self.front, BACK, config, split, Arc::<QueueStats>::default());
+        let queue = queue.expect("a queue");
+        let back = self.attach(&queue.keys());
+        (queue, back)
+    }
+
+    /// The backend of a queue.
+    pub fn attach(&self, keys: &QueueKeys) -> Back {
+        Back::attach(&self.back, FRONT, keys)
+    }
+}
+
+/// Waits until `done` says so.
+pub fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A frame of `len` bytes that differs from that of another seed.
+pub fn frame(len: usize, seed: usize) -> Vec<u8> {
+    (0..len).map(|at| (at * 7 + at / 251 + seed * 31 + 1) as u8).collect()
+}
+
+/// Receives all that is there, in one piece each.
+pub fn receive_all(queue: &mut Queue) -> Vec<Vec<u8>> {
+    let mut frames = Vec::new();
+    while queue
+        .receive(64, |packet| frames.push(packet.slices().flatten().copied().collect()))
+        .expect("a sound ring")
+        > 0
+    {}
+    queue.flush().expect("flushed");
+    frames
+}
+
+/// Receives all that is there and keeps it.
+pub fn detach_all(queue: &mut Queue) -> Vec<OwnedPacket> {
+    let mut packets = Vec::new();
+    while queue.receive(64, |packet| packets.push(packet.detach())).expect("a sound ring") > 0 {}
+    queue.flush().expect("flushed");
+    packets
+}
+
+/// One counter by its name.
+pub fn count(queue: &Queue, name: &str) -> u64 {
+    let snapshot = queue.stats().snapshot();
+    assert!(snapshot.0.iter().any(|(key, _)| *key == name), "no counter is called {name}");
+    snapshot.get(name)
+}

@@ -1,0 +1,115 @@
+//! kill -9 of either end during traffic: the other lives, says so once, and connects again.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+
+use netfront_tests::{restarts, stats, wait_for, Process};
+use serde_json::Value;
+
+struct Stage {
+    directory: tempfile::TempDir,
+    socket: PathBuf,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("xen");
+        Self { directory, socket }
+    }
+
+    fn log(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn backend(&self) -> Process {
+        let socket = self.socket.to_str().unwrap();
+        let args = ["serve", "--sim", socket, "--generate", "1500", "--rate", "20000"];
+        Process::start("netback-sim", &args, &self.log("backend"))
+    }
+
+    fn frontend(&self) -> Process {
+        let args = ["run", "--sim", self.socket.to_str().unwrap(), "--echo"];
+        Process::start("netfront", &args, &self.log("frontend"))
+    }
+
+    /// Waits until the driver is connected for at least the `connections`th time and packets pass both ways.
+    fn wait_for_traffic(&self, connections: u64) -> Value {
+        let packets = |report: &Value| report["counters"]["tx_packets"].as_u64().unwrap();
+        let connected = wait_for("a connection", || {
+            stats(&self.socket).filter(|report| {
+                report["connected"] == true && report["connections"].as_u64() >= Some(connections)
+            })
+        });
+        wait_for("traffic", || {
+            stats(&self.socket).filter(|report| packets(report) > packets(&connected) + 100)
+        })
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        end_simulated_xen(&self.socket);
+    }
+}
+
+/// The simulated Xen outlives both ends, by design; not the test.
+fn end_simulated_xen(socket: &Path) {
+    let wanted = ["simulated-xen".to_owned(), socket.display().to_string()];
+    for process in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Ok(line) = std::fs::read_to_string(process.path().join("cmdline")) else { continue };
+        let words: Vec<String> = line.split('\0').map(str::to_owned).collect();
+        let pid = process.file_name().to_string_lossy().parse().ok();
+        if let Some(pid) = pid.filter(|_| wanted.iter().all(|word| words.contains(word))) {
+            if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            }
+        }
+    }
+}
+
+/// The pages of the pools: granted, and the sum of where they are.
+fn pool(report: &Value) -> (u64, u64) {
+    let count = |name: &str| report["counters"][name].as_u64().unwrap();
+    let places = ["pool_free", "pool_posted", "pool_leased", "pool_quarantined"];
+    (count("pool_granted"), places.iter().map(|place| count(place)).sum())
+}
+
+#[test]
+fn a_killed_frontend_is_followed_by_another_that_connects_and_the_backend_lives() {
+    let stage = Stage::new();
+    let backend = stage.backend();
+    let mut frontend = stage.frontend();
+    let first = stage.wait_for_traffic(1);
+    let descriptors = (backend.descriptors(), frontend.descriptors());
+    for _ in 0..restarts() {
+        frontend.kill();
+        frontend = stage.frontend();
+        let report = stage.wait_for_traffic(1);
+        assert_eq!(pool(&report), pool(&first), "pages are missing after a restart");
+    }
+    let after = (backend.descriptors(), frontend.descriptors());
+    assert_eq!(after, descriptors, "descriptors leak:\n{}", backend.errors());
+    let panics = backend.errors().matches("panicked").count();
+    assert_eq!(panics, 0, "{}", backend.errors());
+}
+
+#[test]
+fn a_killed_backend_is_noticed_said_once_and_connected_to_again_by_the_same_frontend() {
+    let stage = Stage::new();
+    let mut backend = stage.backend();
+    let frontend = stage.frontend();
+    let first = stage.wait_for_traffic(1);
+    let descriptors = frontend.descriptors();
+    for round in 1..=restarts() {
+        backend.kill();
+        backend = stage.backend();
+        let report = stage.wait_for_traffic(round + 1);
+        assert_eq!(pool(&report), pool(&first), "pages are missing after reconnecting");
+        assert_eq!(report["pid"], first["pid"], "the frontend did not live");
+    }
+    assert_eq!(frontend.descriptors(), descriptors, "descriptors leak");
+    let said = frontend.errors().matches("the backend left").count() as u64;
+    assert_eq!(said, restarts(), "said once for each:\n{}", frontend.errors());
+}

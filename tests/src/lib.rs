@@ -1,1 +1,0 @@
-//! What crosses the crates: conformance, interop, restarts, replay.
