@@ -4,12 +4,14 @@
 //! backend's state, carrier and MTU, grants more pages when the pool runs low, and wakes the owner when
 //! something changed.
 
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::Arc;
 use std::thread::{Builder as ThreadBuilder, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use arrayvec::ArrayVec;
 use hypervisor::{Access, DomId, Domain};
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 
@@ -394,11 +396,13 @@ impl ControlLoop {
     const REREAD: Duration = Duration::from_secs(2);
 
     fn run(mut self) -> Connection {
-        let mut reread = Instant::now();
         let mut left = false;
+        let mut said = false;
         while !self.stop.load(Ordering::Acquire) {
             self.growth
                 .serve(&self.domain, self.peer, Access::ReadWrite);
+            // A store that has failed is asked again later; its descriptor may be ready for ever.
+            let mut listens = !left;
             if !left {
                 match self.connection.next_change(Duration::ZERO) {
                     Ok(Some(change)) => {
@@ -407,28 +411,24 @@ impl ControlLoop {
                         self.queue.wake();
                         continue;
                     }
-                    Ok(None) => {}
+                    Ok(None) => said = false,
                     Err(error) => {
-                        // The store's daemon may restart; the next round asks again.
-                        if reread.elapsed() > Self::REREAD {
-                            tracing::warn!("reading the store: {error}");
+                        listens = false;
+                        if !std::mem::replace(&mut said, true) {
+                            tracing::warn!("the store cannot be read, trying on: {error}");
                         }
                     }
                 }
-                reread = Instant::now();
             }
-            let mut fds = vec![PollFd::from_borrowed_fd(
-                std::os::fd::AsFd::as_fd(&*self.waker),
-                PollFlags::IN,
-            )];
-            if !left {
-                fds.push(PollFd::from_borrowed_fd(
-                    self.connection.event_fd(),
-                    PollFlags::IN,
-                ));
+            let mut fds = ArrayVec::<PollFd<'_>, 2>::new();
+            fds.push(PollFd::from_borrowed_fd(self.waker.as_fd(), PollFlags::IN));
+            if listens {
+                let store = self.connection.event_fd();
+                fds.push(PollFd::from_borrowed_fd(store, PollFlags::IN));
             }
             let timeout = Timespec::try_from(Self::REREAD).ok();
             let _ = poll(&mut fds, timeout.as_ref());
+            drop(fds);
             self.waker.clear();
         }
         self.connection

@@ -37,7 +37,14 @@ pub struct Packet<'q> {
     pub(crate) head: &'q [u8],
     pub(crate) pieces: &'q mut Pieces,
     pub(crate) offload: Offload,
-    pub(crate) condensed: &'q mut u64,
+    pub(crate) fate: &'q mut Fate,
+}
+
+/// What the consumer did with a packet, for the counters.
+#[derive(Debug, Default)]
+pub(crate) struct Fate {
+    pub detached: bool,
+    pub condensed: bool,
 }
 
 impl Packet<'_> {
@@ -102,6 +109,7 @@ impl Packet<'_> {
     /// grow, the packet is copied instead, so that a consumer that keeps packets for ever does not
     /// stop the others (counted as `rx_condensed`). What is left of this packet is empty.
     pub fn detach(&mut self) -> OwnedPacket {
+        self.fate.detached = true;
         let packet = if self.pieces.is_empty() || !self.pool.is_short() {
             let mut fragments = ArrayVec::new();
             for piece in self.pieces.drain(..) {
@@ -113,7 +121,7 @@ impl Packet<'_> {
                 offload: self.offload,
             }
         } else {
-            *self.condensed += 1;
+            self.fate.condensed = true;
             let whole: Box<[u8]> = self.slices().flatten().copied().collect();
             for piece in self.pieces.drain(..) {
                 let used = usize::from(piece.offset) + usize::from(piece.len);

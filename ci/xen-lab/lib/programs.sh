@@ -10,11 +10,13 @@ wanted() {
     return 1
 }
 
+needs_netfront() { wanted front || wanted restart; }
+
 # Builds what the scenarios of this run need; sets NETFRONT_BIN, NETBACK_SIM_BIN and CONFORMANCE_BIN.
 prepare_programs() {
     local target=${CARGO_TARGET_DIR:-$REPOSITORY/target}
     CONFORMANCE_BIN=
-    if wanted front && [ -z "${NETFRONT_BIN:-}" ]; then
+    if needs_netfront && [ -z "${NETFRONT_BIN:-}" ]; then
         say "programs: cargo build --release -p netfront -p netback-sim"
         (cd "$REPOSITORY" && cargo build --release -p netfront -p netback-sim) >"$OUT/cargo.log" 2>&1 || {
             last_lines "$OUT/cargo.log"
@@ -23,7 +25,7 @@ prepare_programs() {
         NETFRONT_BIN=$target/release/netfront
         NETBACK_SIM_BIN=$target/release/netback-sim
     fi
-    if wanted front && [ ! -x "$NETFRONT_BIN" ]; then
+    if needs_netfront && [ ! -x "$NETFRONT_BIN" ]; then
         die "no program at NETFRONT_BIN=$NETFRONT_BIN" "it must be an executable file"
     fi
     ! wanted conformance || build_conformance

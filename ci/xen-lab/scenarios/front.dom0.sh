@@ -2,8 +2,10 @@
 # front: our driver in the guest with the kernel's netback in dom0. It connects, loses nothing, carries
 # bytes unharmed both ways, and after its start grants not one page.
 
-# grants_of FILE: the total since the start, out of the statistics.
-grants_of() { sed -n 's/.*"grants"[: ]*\([0-9][0-9]*\).*/\1/p' "$1" | head -n 1; }
+# hypervisor_counter NAME WHEN: a total since the start, out of the statistics saved at that time.
+hypervisor_counter() {
+    tr -d '\n ' <"$RESULTS/stats-at-$2.json" | sed -n 's/.*"hypervisor":{[^}]*"'"$1"'":\([0-9]*\).*/\1/p'
+}
 
 guest_start
 guest_must front_start
@@ -24,9 +26,10 @@ file_both 64
 
 guest_must front_stats >"$RESULTS/stats-at-end.json"
 guest front_log >"$RESULTS/netfront.log"
-granted=$(grants_of "$RESULTS/stats-at-start.json")
-check_at_least "grants since the start, says netfront" 1 "$granted"
-check "grants since the start, says netfront, at the end" "$granted" "$(grants_of "$RESULTS/stats-at-end.json")"
+granted=$(hypervisor_counter grants start)
+check_at_least "grants that netfront counted until it was connected" 1 "$granted"
+check "grants that netfront counted until the end" "$granted" "$(hypervisor_counter grants end)"
+check "grants that netfront took back until the end" "$(hypervisor_counter revokes start)" "$(hypervisor_counter revokes end)"
 check "regions of shared pages that the kernel sees, at the end" "$mappings" "$(guest front_mappings)"
 check "grants that the guest's kernel made under load" 0 "$(guest witness_grants)"
 check "grants that the guest's kernel took back under load" 0 "$(guest witness_revokes)"

@@ -3,10 +3,13 @@
 
 front_start() {
     [ ! -d /sys/module/xen_netfront ] || { echo "the kernel's netfront is loaded"; return 1; }
-    netfront run --vif 0 --tap xn0 >/run/lab/netfront.log 2>&1 </dev/null &
+    if [ ! -e /run/lab/netfront.log ]; then
+        : >/run/lab/netfront.log
+        # On the console too: it comes out to the host even when the guest answers no more.
+        tail -f /run/lab/netfront.log >/dev/console 2>/dev/null </dev/null &
+    fi
+    netfront run --vif 0 --tap xn0 >>/run/lab/netfront.log 2>&1 </dev/null &
     echo $! >/run/lab/netfront.pid
-    # On the console too: it comes out to the host even when the guest answers no more.
-    tail -f /run/lab/netfront.log >/dev/console 2>/dev/null </dev/null &
 }
 
 front_alive() { kill -0 "$(cat /run/lab/netfront.pid)" 2>/dev/null; }

@@ -182,8 +182,7 @@ impl Worker {
 
     /// Sleeps until an event, at most this long, and takes the events.
     fn sleep(&mut self, timeout: Duration) -> Result<(), Error> {
-        let mut store = self.store_checked.elapsed() >= STORE_CHECK;
-        let mut vif = false;
+        let (mut store, mut vif) = (false, false);
         {
             let mut fds = arrayvec::ArrayVec::<PollFd<'_>, 4>::new();
             fds.push(PollFd::new(&self.shared.wake, PollFlags::IN));
@@ -223,7 +222,7 @@ impl Worker {
                 vif.take_events();
             }
         }
-        if store {
+        if store || self.store_checked.elapsed() >= STORE_CHECK {
             self.take_store_events()?;
         }
         Ok(())

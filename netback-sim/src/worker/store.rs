@@ -14,7 +14,7 @@ use crate::xenbus::{decide, Situation, Step};
 
 /// Pause between attempts to reach a lost store, and how long they go on.
 const STORE_RETRY: Duration = Duration::from_millis(200);
-const STORE_PATIENCE: Duration = Duration::from_secs(10);
+const STORE_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Worker {
     pub(super) fn watch(&mut self) -> Result<(), KeyError> {

@@ -98,9 +98,21 @@ impl Connection {
     /// # Errors
     /// [`Error::Deadline`] names the key that did not move.
     pub fn prepare(&mut self, deadline: Duration) -> Result<Offer, Error> {
-        let end = Instant::now() + deadline;
+        let start = Instant::now();
+        let end = start + deadline;
         loop {
             self.find_backend(end)?;
+            if Instant::now() > end {
+                // A backend that runs through its states for ever does not hold us.
+                let (key, found) = (self.backend_key(keys::STATE), self.backend_state()?);
+                let waited = start.elapsed();
+                return Err(Error::Deadline {
+                    key,
+                    wanted: "InitWait (2)",
+                    found,
+                    waited,
+                });
+            }
             match self.backend_state()? {
                 XenbusState::InitWait => {
                     self.set_state(XenbusState::Initialising)?;

@@ -2,8 +2,11 @@
 
 use std::collections::VecDeque;
 
+use arrayvec::ArrayVec;
+
 use super::Consumer;
-use crate::packet::{OwnedPacket, Packet};
+use crate::packet::{OwnedPacket, Packet, MAX_FRAGMENTS};
+use crate::pool::Lease;
 use crate::queue::Queue;
 use crate::{Error, SendError};
 
@@ -42,13 +45,7 @@ impl Consumer for Echo {
             let Some(packet) = self.waiting.front() else {
                 break;
             };
-            let head = packet.head();
-            let mut addresses = [0; 12];
-            addresses[..6].copy_from_slice(&head[6..12]);
-            addresses[6..].copy_from_slice(&head[..6]);
-            let mut slices: Vec<&[u8]> = vec![&addresses, &head[12..]];
-            slices.extend(packet.fragments().iter().map(|lease| lease.as_slice()));
-            match queue.send(&slices, packet.offload()) {
+            match send_back(packet, queue) {
                 Err(SendError::Full) => break,
                 Err(SendError::Length(_)) => self.dropped += 1,
                 Ok(()) => sent += 1,
@@ -57,4 +54,15 @@ impl Consumer for Echo {
         }
         Ok(sent)
     }
+}
+
+fn send_back(packet: &OwnedPacket, queue: &mut Queue) -> Result<(), SendError> {
+    let head = packet.head();
+    let mut addresses = [0; 12];
+    addresses[..6].copy_from_slice(&head[6..12]);
+    addresses[6..].copy_from_slice(&head[..6]);
+    let mut slices = ArrayVec::<&[u8], { MAX_FRAGMENTS + 2 }>::new();
+    slices.extend([&addresses[..], &head[12..]]);
+    slices.extend(packet.fragments().iter().map(Lease::as_slice));
+    queue.send(&slices, packet.offload())
 }

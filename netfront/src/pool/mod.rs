@@ -251,6 +251,11 @@ impl Pool {
         self.free.len() < BATCH && (self.refused || self.granted >= self.config.limit)
     }
 
+    /// Pages that can be taken before one must come back, unless the hypervisor refuses.
+    pub fn room(&self) -> usize {
+        self.free.len() + self.config.limit.saturating_sub(self.granted)
+    }
+
     /// Withdraws a page that the backend may still hold. It is never used again in this connection.
     pub fn quarantine(&mut self, page: PoolPage) {
         let PoolPage(_) = page;

@@ -225,7 +225,7 @@ impl Queue {
     }
 
     /// Lets `fill` read a packet straight into granted pages; see the TAP consumer. Returns whether
-    /// there was one.
+    /// there was one; `fill` is not called while the ring is full.
     ///
     /// # Errors
     /// What `fill` returns.

@@ -4,7 +4,7 @@ use hypervisor::GrantRef;
 use xen_ring::{receive, FrontRing, Notify, Page, Rx, RxPacket, RxRequest};
 
 use crate::offload::{self, Headers};
-use crate::packet::{Packet, Piece, Pieces, HEADER_LIMIT};
+use crate::packet::{Fate, Packet, Piece, Pieces, HEADER_LIMIT};
 use crate::pool::{Pool, PoolPage, PoolPolicy};
 use crate::stats::QueueStats;
 use crate::Error;
@@ -124,19 +124,16 @@ impl RxQueue {
                     headers.write_pseudo_checksum(&mut self.linear[..head], len);
                 }
             }
-            let before = self.pieces.len();
-            let mut condensed = 0;
+            let mut fate = Fate::default();
             deliver(&mut Packet {
                 pool: &mut self.pool,
                 head: &self.linear[..head],
                 pieces: &mut self.pieces,
                 offload: self.assembled.offload,
-                condensed: &mut condensed,
+                fate: &mut fate,
             });
-            stats.rx_condensed.add(condensed);
-            if before > self.pieces.len() {
-                stats.rx_detached.add(1);
-            }
+            stats.rx_detached.add(fate.detached.into());
+            stats.rx_condensed.add(fate.condensed.into());
             // Only now: copy, deliver, clear, return, in this order (H-7).
             let returned = self.give_back();
             if self.config.policy.recycles() {
@@ -181,22 +178,27 @@ impl RxQueue {
         at
     }
 
-    /// Copies the headers of a large packet; the rest stays in its pages.
+    /// Copies the headers of a large packet; the rest stays in its pages. A backend may spread the headers
+    /// over several slots, however short.
     fn copy_head(&mut self) -> usize {
-        let Some(first) = self.pieces.first_mut() else {
-            return 0;
-        };
-        let head = first.len.min(HEADER_LIMIT as u16);
-        let into = &mut self.linear[..usize::from(head)];
-        self.pool
-            .page(&first.page)
-            .copy_out(usize::from(first.offset), into);
-        first.offset += head;
-        first.len -= head;
-        if first.len == 0 {
-            self.copied.push(self.pieces.remove(0));
+        let mut at = 0;
+        while at < HEADER_LIMIT {
+            let Some(first) = self.pieces.first_mut() else {
+                break;
+            };
+            let len = first.len.min((HEADER_LIMIT - at) as u16);
+            let into = &mut self.linear[at..at + usize::from(len)];
+            self.pool
+                .page(&first.page)
+                .copy_out(usize::from(first.offset), into);
+            first.offset += len;
+            first.len -= len;
+            at += usize::from(len);
+            if first.len == 0 {
+                self.copied.push(self.pieces.remove(0));
+            }
         }
-        usize::from(head)
+        at
     }
 
     /// Clears what the packet left in its pages, if asked to, and returns them to the pool.

@@ -41,9 +41,12 @@ impl TxQueue {
         }
     }
 
-    /// True if the longest packet would find its slots: Linux stops its queue by the same rule.
+    /// True if the longest packet would find its slots, as Linux stops its queue, and its pages: a source
+    /// that is asked in vain would be asked again at once, and for ever.
     pub fn has_room(&self) -> bool {
         self.ring.free_requests() as usize > MAX_SLOTS
+            && self.ids.len() >= MAX_PAGES
+            && self.reserve.len() + self.pool.room() >= MAX_PAGES
     }
 
     /// Requests that the backend has not answered.
@@ -65,7 +68,8 @@ impl TxQueue {
         }
         let offset = self.next_offset(len);
         let pages = (offset + len).div_ceil(PAGE_SIZE);
-        if (self.ring.free_requests() as usize) < pages + 1 || self.ids.len() < pages {
+        let slots = pages + offload.extra_slots() as usize;
+        if (self.ring.free_requests() as usize) < slots || self.ids.len() < pages {
             return Err(SendError::Full);
         }
         let mut fragments = ArrayVec::<TxFragment, MAX_SLOTS>::new();
@@ -94,12 +98,16 @@ impl TxQueue {
     /// Lets `fill` write a packet straight into granted pages: one `readv`, no copy of ours.
     ///
     /// `fill` gets the pages' memory and returns the packet's length with its offloads, or `None`
-    /// if there is no packet. Returns whether one was sent.
+    /// if there is no packet. Returns whether one was taken; it is not called while the ring is full.
     pub fn send_filled<E>(
         &mut self,
         stats: &QueueStats,
         fill: impl FnOnce(&mut [IoSliceMut<'_>]) -> Result<Option<(usize, Offload)>, E>,
     ) -> Result<bool, E> {
+        if !self.has_room() {
+            // Asked before the packet is read: one that was read and finds no slots would be lost.
+            return Ok(false);
+        }
         while !self.reserve.is_full() {
             match self.pool.take() {
                 Some(page) => self.reserve.push(page),

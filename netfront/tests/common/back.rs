@@ -43,7 +43,9 @@ pub struct Back {
 impl Back {
     pub fn attach(domain: &Domain, front: DomId, keys: &QueueKeys) -> Self {
         let mut memory = domain.foreign(front).expect("the guest's memory");
-        let rings = memory.map(&[keys.tx_ring, keys.rx_ring], Access::ReadWrite).expect("rings");
+        let rings = memory
+            .map(&[keys.tx_ring, keys.rx_ring], Access::ReadWrite)
+            .expect("rings");
         let mut events = domain.events().expect("event channels");
         let mut bind = |port| events.bind_interdomain(front, port).expect("a channel");
         let (rx_port, tx_port) = match keys.ports {
@@ -78,8 +80,14 @@ impl Back {
             let request = raw.request();
             assert_eq!(request.id, raw.slot(), "the id of a request is its slot");
             let gref = GrantRef(request.gref);
-            assert!(self.outstanding.insert(gref), "page {gref} is posted twice at once");
-            self.posted.push_back(Posted { id: request.id, gref });
+            assert!(
+                self.outstanding.insert(gref),
+                "page {gref} is posted twice at once"
+            );
+            self.posted.push_back(Posted {
+                id: request.id,
+                gref,
+            });
         }
         self.posted.len()
     }
@@ -96,8 +104,17 @@ impl Back {
 
     fn copy(&mut self, gref: GrantRef, offset: u16, len: u16, to: Direction) -> CopyStatus {
         let status = CopyStatus::Okay;
-        let mut operation = [Copy { gref, offset, len, local: 0, direction: to, status }];
-        self.memory.copy(&mut self.local, &mut operation).expect("a copy");
+        let mut operation = [Copy {
+            gref,
+            offset,
+            len,
+            local: 0,
+            direction: to,
+            status,
+        }];
+        self.memory
+            .copy(&mut self.local, &mut operation)
+            .expect("a copy");
         operation[0].status
     }
 
@@ -124,8 +141,16 @@ impl Back {
         for (index, piece) in pieces.iter().enumerate() {
             let posted = self.next_posted();
             let status = self.write(posted.gref, offset, piece);
-            assert_eq!(status, CopyStatus::Okay, "a posted page is granted, and writable");
-            fragments.push(RxFragment { slot: posted.id, offset, len: piece.len() as u16 });
+            assert_eq!(
+                status,
+                CopyStatus::Okay,
+                "a posted page is granted, and writable"
+            );
+            fragments.push(RxFragment {
+                slot: posted.id,
+                offset,
+                len: piece.len() as u16,
+            });
             pages.push(posted);
             if index == 0 {
                 for _ in 0..extras {
@@ -152,9 +177,15 @@ impl Back {
     /// Answers the oldest posted page with whatever the test likes, without publishing.
     pub fn respond(&mut self, change: impl FnOnce(&mut RxResponse)) -> Posted {
         let posted = self.next_posted();
-        let mut response = RxResponse { id: posted.id, status: 60, ..RxResponse::default() };
+        let mut response = RxResponse {
+            id: posted.id,
+            status: 60,
+            ..RxResponse::default()
+        };
         change(&mut response);
-        self.rx.push(&response).expect("a request that waits for this response");
+        self.rx
+            .push(&response)
+            .expect("a request that waits for this response");
         posted
     }
 
@@ -170,7 +201,9 @@ impl Back {
 
     /// The next packet that the guest sent, which is not answered yet.
     pub fn peek(&mut self) -> Option<&TxPacket> {
-        transmit::next(&mut self.tx, &mut self.packet).expect("a sound tx ring").then_some(&self.packet)
+        transmit::next(&mut self.tx, &mut self.packet)
+            .expect("a sound tx ring")
+            .then_some(&self.packet)
     }
 
     /// Copies the packet that [`Self::peek`] found.

@@ -63,7 +63,13 @@ impl World {
     }
 
     pub fn pair_with(&self, config: &QueueConfig, split: bool) -> (Queue, Back) {
-        let queue = Queue::open(&self.front, BACK, config, split, Arc::<QueueStats>::default());
+        let queue = Queue::open(
+            &self.front,
+            BACK,
+            config,
+            split,
+            Arc::<QueueStats>::default(),
+        );
         let queue = queue.expect("a queue");
         let back = self.attach(&queue.keys());
         (queue, back)
@@ -86,14 +92,18 @@ pub fn until(what: &str, mut done: impl FnMut() -> bool) {
 
 /// A frame of `len` bytes that differs from that of another seed.
 pub fn frame(len: usize, seed: usize) -> Vec<u8> {
-    (0..len).map(|at| (at * 7 + at / 251 + seed * 31 + 1) as u8).collect()
+    (0..len)
+        .map(|at| (at * 7 + at / 251 + seed * 31 + 1) as u8)
+        .collect()
 }
 
 /// Receives all that is there, in one piece each.
 pub fn receive_all(queue: &mut Queue) -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
     while queue
-        .receive(64, |packet| frames.push(packet.slices().flatten().copied().collect()))
+        .receive(64, |packet| {
+            frames.push(packet.slices().flatten().copied().collect())
+        })
         .expect("a sound ring")
         > 0
     {}
@@ -104,7 +114,11 @@ pub fn receive_all(queue: &mut Queue) -> Vec<Vec<u8>> {
 /// Receives all that is there and keeps it.
 pub fn detach_all(queue: &mut Queue) -> Vec<OwnedPacket> {
     let mut packets = Vec::new();
-    while queue.receive(64, |packet| packets.push(packet.detach())).expect("a sound ring") > 0 {}
+    while queue
+        .receive(64, |packet| packets.push(packet.detach()))
+        .expect("a sound ring")
+        > 0
+    {}
     queue.flush().expect("flushed");
     packets
 }
@@ -112,6 +126,9 @@ pub fn detach_all(queue: &mut Queue) -> Vec<OwnedPacket> {
 /// One counter by its name.
 pub fn count(queue: &Queue, name: &str) -> u64 {
     let snapshot = queue.stats().snapshot();
-    assert!(snapshot.0.iter().any(|(key, _)| *key == name), "no counter is called {name}");
+    assert!(
+        snapshot.0.iter().any(|(key, _)| *key == name),
+        "no counter is called {name}"
+    );
     snapshot.get(name)
 }

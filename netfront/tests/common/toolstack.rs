@@ -17,7 +17,9 @@ pub struct Toolstack {
 impl Toolstack {
     /// Speaks to the store of a world, and writes nothing.
     pub fn of(world: &World) -> Self {
-        Self { store: sim::store(&world.socket(), BACK, StoreClient::Native).expect("a store") }
+        Self {
+            store: sim::store(&world.socket(), BACK, StoreClient::Native).expect("a store"),
+        }
     }
 
     /// A vif with a backend in InitWait that offers what every backend does.
@@ -43,7 +45,9 @@ impl Toolstack {
         self.store.write(path, "").expect("a directory");
         let entry = |domain, rights| Permission { domain, rights };
         let rights = [entry(owner, Rights::None), entry(reader, Rights::Read)];
-        self.store.set_permissions(path, &rights).expect("permissions");
+        self.store
+            .set_permissions(path, &rights)
+            .expect("permissions");
     }
 
     pub fn back(&mut self, key: &str, value: impl ToString) {
@@ -59,11 +63,15 @@ impl Toolstack {
     }
 
     pub fn remove_back(&mut self, key: &str) {
-        self.store.remove(&format!("{BACKEND}/{key}")).expect("removed");
+        self.store
+            .remove(&format!("{BACKEND}/{key}"))
+            .expect("removed");
     }
 
     pub fn remove_front(&mut self, key: &str) {
-        self.store.remove(&format!("{FRONTEND}/{key}")).expect("removed");
+        self.store
+            .remove(&format!("{FRONTEND}/{key}"))
+            .expect("removed");
     }
 
     pub fn read_front(&mut self, key: &str) -> Option<String> {
@@ -81,7 +89,9 @@ impl Toolstack {
 
     /// Waits until the frontend shows this state.
     pub fn wait_front(&mut self, state: &str) {
-        until(&format!("frontend state {state}"), || self.front_state() == state);
+        until(&format!("frontend state {state}"), || {
+            self.front_state() == state
+        });
     }
 
     pub fn store(&mut self) -> &mut dyn Store {

@@ -9,7 +9,11 @@ use crate::common::{frame, receive_all, Back, World};
 #[derive(Debug, Clone)]
 enum Step {
     /// The backend sends packets of this length; the consumer keeps them or not.
-    Receive { len: usize, packets: usize, keep: bool },
+    Receive {
+        len: usize,
+        packets: usize,
+        keep: bool,
+    },
     /// So many kept packets are dropped in another thread.
     Drop(usize),
     /// The guest sends packets of this length.
@@ -47,7 +51,14 @@ impl Run {
     fn new(config: &QueueConfig) -> Self {
         let world = World::new();
         let (queue, back) = world.pair(config);
-        Self { world, queue, back, kept: Vec::new(), sent: 0, policy: config.policy }
+        Self {
+            world,
+            queue,
+            back,
+            kept: Vec::new(),
+            sent: 0,
+            policy: config.policy,
+        }
     }
 
     fn take(&mut self, step: &Step) {
@@ -76,7 +87,11 @@ impl Run {
             }
             Step::Send { len, packets } => {
                 for seed in 0..packets {
-                    if self.queue.send(&[&frame(len, seed)], Default::default()).is_ok() {
+                    if self
+                        .queue
+                        .send(&[&frame(len, seed)], Default::default())
+                        .is_ok()
+                    {
                         self.sent += 1;
                     }
                 }
@@ -100,7 +115,11 @@ impl Run {
     fn check(&mut self) {
         // Fails by itself when a page is posted twice.
         let posted = self.back.take_posted();
-        let leased: usize = self.kept.iter().map(|packet| packet.fragments().len()).sum();
+        let leased: usize = self
+            .kept
+            .iter()
+            .map(|packet| packet.fragments().len())
+            .sum();
         let counters = self.world.front.counters();
         let [rx, tx] = self.queue.pools();
         let (rx, tx) = (rx.census(), tx.census());
@@ -137,7 +156,13 @@ impl Run {
 
 fn config(policy: PoolPolicy, pages: usize, untrusted: bool) -> QueueConfig {
     let (rx_pages, rx_limit) = (pages, pages + 128);
-    QueueConfig { policy, rx_pages, rx_limit, untrusted, ..QueueConfig::default() }
+    QueueConfig {
+        policy,
+        rx_pages,
+        rx_limit,
+        untrusted,
+        ..QueueConfig::default()
+    }
 }
 
 proptest! {
@@ -163,10 +188,21 @@ proptest! {
 fn a_disconnect_in_the_middle_of_everything_leaves_nothing_granted() {
     for policy in PoolPolicy::ALL {
         let mut run = Run::new(&config(policy, 320, false));
-        run.take(&Step::Receive { len: 9000, packets: 5, keep: true });
-        run.take(&Step::Send { len: 30_000, packets: 5 });
+        run.take(&Step::Receive {
+            len: 9000,
+            packets: 5,
+            keep: true,
+        });
+        run.take(&Step::Send {
+            len: 30_000,
+            packets: 5,
+        });
         run.take(&Step::Answer(2));
-        run.take(&Step::Receive { len: 100, packets: 5, keep: true });
+        run.take(&Step::Receive {
+            len: 100,
+            packets: 5,
+            keep: true,
+        });
         run.end();
     }
 }

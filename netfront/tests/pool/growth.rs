@@ -7,17 +7,25 @@ use netback_sim::{peer, Backend, Config};
 use netfront::pool::{Pool, PoolConfig, BATCH};
 use netfront::{Device, Offload, PoolPolicy, QueueConfig};
 
-use crate::common::{
-    count, detach_all, frame, receive_all, until, World, BACK, FRONT, SLOTS,
-};
+use crate::common::{count, detach_all, frame, receive_all, until, World, BACK, FRONT, SLOTS};
 
 fn pages(rx_pages: usize, rx_limit: usize) -> QueueConfig {
-    QueueConfig { rx_pages, rx_limit, ..QueueConfig::default() }
+    QueueConfig {
+        rx_pages,
+        rx_limit,
+        ..QueueConfig::default()
+    }
 }
 
 fn pool(world: &World, capacity: usize, limit: usize) -> Pool {
     let (access, policy) = (Access::ReadWrite, PoolPolicy::Pool);
-    let config = PoolConfig { capacity, limit, access, policy, scrub: false };
+    let config = PoolConfig {
+        capacity,
+        limit,
+        access,
+        policy,
+        scrub: false,
+    };
     Pool::new(&world.front, BACK, config).unwrap()
 }
 
@@ -44,26 +52,45 @@ fn a_pool_without_a_control_thread_grows_inline_by_whole_batches_and_counts_it()
 #[test]
 fn the_control_thread_grows_a_pool_that_runs_low_before_it_is_empty() {
     let world = World::new();
-    let pace = peer::Pace { rate: 2000, burst: 8, count: 0 };
+    let pace = peer::Pace {
+        rate: 2000,
+        burst: 8,
+        count: 0,
+    };
     let source = peer::Source::new(
         netback_sim::traffic::Generator::new("1000".parse().unwrap(), 1).unwrap(),
         pace,
     );
     let backend = Backend::start(&world.back, Config::new(FRONT, source)).unwrap();
     let config = pages(SLOTS + 2 * BATCH, SLOTS + 8 * BATCH);
-    let mut device = Device::builder(0).queue(config).connect(&world.front).unwrap();
+    let mut device = Device::builder(0)
+        .queue(config)
+        .connect(&world.front)
+        .unwrap();
     let mut kept = Vec::new();
     while kept.len() < 5 * BATCH {
         let queue = device.queue();
-        queue.receive(8, |packet| kept.push(packet.detach())).unwrap();
+        queue
+            .receive(8, |packet| kept.push(packet.detach()))
+            .unwrap();
         queue.flush().unwrap();
         queue.wait(Duration::from_millis(50)).unwrap();
     }
     let queue = device.queue();
     queue.export();
     assert!(queue.pools()[0].census().granted >= SLOTS + 5 * BATCH);
-    assert!(queue.growth().pages.load(std::sync::atomic::Ordering::Relaxed) > 0);
-    assert_eq!(count(queue, "pool_grown_inline"), 0, "never in the data path");
+    assert!(
+        queue
+            .growth()
+            .pages
+            .load(std::sync::atomic::Ordering::Relaxed)
+            > 0
+    );
+    assert_eq!(
+        count(queue, "pool_grown_inline"),
+        0,
+        "never in the data path"
+    );
     drop(kept);
     device.close().unwrap();
     backend.stop().unwrap();
@@ -102,7 +129,10 @@ fn when_the_hypervisor_refuses_more_grants_receiving_never_stops() {
     let (mut queue, mut back) = world.pair(&pages(320, 768));
     let mut kept = std::collections::VecDeque::new();
     for seed in 0..300 {
-        assert!(back.take_posted() > 0, "the ring is empty after {seed} packets");
+        assert!(
+            back.take_posted() > 0,
+            "the ring is empty after {seed} packets"
+        );
         for _ in 0..back.posted.len().min(64) {
             back.deliver(&frame(2000, seed));
         }
@@ -117,7 +147,11 @@ fn when_the_hypervisor_refuses_more_grants_receiving_never_stops() {
 fn a_pool_that_is_refused_its_pages_starts_smaller() {
     let world = World::with_grant_limit(100);
     let mut pool = pool(&world, 512, 768);
-    assert_eq!(pool.census().granted, 96, "whole batches, as many as there are");
+    assert_eq!(
+        pool.census().granted,
+        96,
+        "whole batches, as many as there are"
+    );
     let held: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
     assert_eq!(held.len(), 96);
     assert!(pool.is_short());
@@ -159,10 +193,15 @@ fn a_limit_below_what_any_queue_needs_is_an_error_and_no_panic() {
     for limit in [1, 3, 16, 33, 40, 65] {
         let world = World::with_grant_limit(limit);
         let backend = Backend::start(&world.back, Config::new(FRONT, peer::Echo::new())).unwrap();
-        let error = Device::builder(0).connect(&world.front).expect_err("too few");
+        let error = Device::builder(0)
+            .connect(&world.front)
+            .expect_err("too few");
         assert!(error.to_string().contains("limit"), "{error}");
         let counters = world.front.counters();
-        assert_eq!(counters.grants, counters.revokes, "what was shared is taken back");
+        assert_eq!(
+            counters.grants, counters.revokes,
+            "what was shared is taken back"
+        );
         backend.abandon().unwrap();
     }
 }
@@ -174,7 +213,10 @@ fn growing_inline_and_by_the_control_thread_at_once_stays_within_the_limit() {
     let limit = SLOTS + 2 * BATCH;
     for _ in 0..5 {
         let config = pages(SLOTS, limit);
-        let mut device = Device::builder(0).queue(config).connect(&world.front).unwrap();
+        let mut device = Device::builder(0)
+            .queue(config)
+            .connect(&world.front)
+            .unwrap();
         let pool = &mut device.queue().pools()[0];
         // Low, so the control thread is asked; and empty before it has answered.
         let mut held = Vec::new();

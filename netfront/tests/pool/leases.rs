@@ -45,7 +45,10 @@ fn many_threads_that_drop_leases_at_once_lose_none() {
             }
         });
         let census = queue.pools()[0].census();
-        assert_eq!((census.leased, census.posted, census.free), (0, SLOTS, SLOTS));
+        assert_eq!(
+            (census.leased, census.posted, census.free),
+            (0, SLOTS, SLOTS)
+        );
     }
 }
 
@@ -57,7 +60,10 @@ fn leases_outlive_the_queue_and_what_they_hold_stays_readable() {
     queue.stop();
     drop((queue, back));
     let counters = world.front.counters();
-    assert!(counters.grants > counters.revokes, "a lent page stays granted");
+    assert!(
+        counters.grants > counters.revokes,
+        "a lent page stays granted"
+    );
     for (seed, packet) in kept.iter().enumerate() {
         assert_eq!(packet.to_vec(), frame(2000, seed));
     }
@@ -87,7 +93,11 @@ fn leases_outlive_the_device_and_its_next_connection() {
     let first = echo(&mut device);
     let mut device = device.reconnect().unwrap();
     let second = echo(&mut device);
-    assert_eq!(device.queue().pools()[0].census().leased, 1, "of this connection only");
+    assert_eq!(
+        device.queue().pools()[0].census().leased,
+        1,
+        "of this connection only"
+    );
     device.close().unwrap();
     assert_eq!(first.to_vec(), second.to_vec());
     drop((first, second));
@@ -99,7 +109,12 @@ fn leases_outlive_the_device_and_its_next_connection() {
 #[test]
 fn with_scrub_no_page_is_posted_with_what_a_packet_left_in_it() {
     let world = World::new();
-    let config = QueueConfig { scrub: true, rx_pages: 320, rx_limit: 320, ..QueueConfig::default() };
+    let config = QueueConfig {
+        scrub: true,
+        rx_pages: 320,
+        rx_limit: 320,
+        ..QueueConfig::default()
+    };
     let (mut queue, mut back) = world.pair(&config);
     let clean = |queue: &mut netfront::Queue, back: &mut Back, what: &str| {
         receive_all(queue);
@@ -107,7 +122,11 @@ fn with_scrub_no_page_is_posted_with_what_a_packet_left_in_it() {
         let posted = back.posted.clone();
         for page in posted {
             let bytes = back.read(page.gref, 0, 4096).unwrap();
-            assert!(bytes.iter().all(|byte| *byte == 0), "{what}: page {}", page.gref);
+            assert!(
+                bytes.iter().all(|byte| *byte == 0),
+                "{what}: page {}",
+                page.gref
+            );
         }
     };
     for len in [60, 255, 256, 4096, 20_000] {
@@ -134,8 +153,10 @@ fn with_scrub_no_page_is_posted_with_what_a_packet_left_in_it() {
 #[test]
 fn an_untrusted_backend_cannot_change_a_packet_after_its_response() {
     let world = World::new();
-    let (mut queue, mut back) =
-        world.pair(&QueueConfig { untrusted: true, ..QueueConfig::default() });
+    let (mut queue, mut back) = world.pair(&QueueConfig {
+        untrusted: true,
+        ..QueueConfig::default()
+    });
     let mut kept = Vec::new();
     for len in [60, 1500, 20_000, 65_535] {
         let sent = frame(len, 9);
@@ -165,10 +186,19 @@ fn a_toolstack_that_says_trusted_0_makes_the_device_copy_everything() {
     for (trusted, untrusted) in [(true, false), (true, true), (false, false)] {
         let world = World::new();
         let mut config = Config::new(FRONT, peer::Echo::new());
-        config.toolstack = Some(Toolstack { trusted, ..Toolstack::default() });
+        config.toolstack = Some(Toolstack {
+            trusted,
+            ..Toolstack::default()
+        });
         let backend = Backend::start(&world.back, config).unwrap();
-        let queue = QueueConfig { untrusted, ..QueueConfig::default() };
-        let mut device = Device::builder(0).queue(queue).connect(&world.front).unwrap();
+        let queue = QueueConfig {
+            untrusted,
+            ..QueueConfig::default()
+        };
+        let mut device = Device::builder(0)
+            .queue(queue)
+            .connect(&world.front)
+            .unwrap();
         assert_eq!(device.link().untrusted, untrusted || !trusted);
         let mut sent = frame(1500, 5);
         sent[..12].fill(2);

@@ -6,7 +6,10 @@ use netfront::{PoolPolicy, QueueConfig};
 use crate::common::{count, detach_all, frame, receive_all, World, SLOTS};
 
 fn config(policy: PoolPolicy) -> QueueConfig {
-    QueueConfig { policy, ..QueueConfig::default() }
+    QueueConfig {
+        policy,
+        ..QueueConfig::default()
+    }
 }
 
 #[test]
@@ -48,7 +51,10 @@ fn per_packet_ends_the_grant_of_every_page_that_was_used() {
     let (mut queue, mut back) = world.pair(&config(PoolPolicy::PerPacket));
     let gref = back.deliver(&frame(1000, 1))[0].gref;
     let kept = detach_all(&mut queue);
-    assert!(back.read(gref, 0, 64).is_ok(), "lent, so it is still granted");
+    assert!(
+        back.read(gref, 0, 64).is_ok(),
+        "lent, so it is still granted"
+    );
     drop(kept);
     receive_all(&mut queue);
     back.take_posted();
@@ -63,14 +69,19 @@ fn per_packet_grants_and_ends_one_page_for_each_packet_that_is_sent_too() {
     let (mut queue, mut back) = world.pair(&config(PoolPolicy::PerPacket));
     let before = world.front.counters();
     for seed in 0..300 {
-        queue.send(&[&frame(700, seed)], Default::default()).unwrap();
+        queue
+            .send(&[&frame(700, seed)], Default::default())
+            .unwrap();
         queue.flush().unwrap();
         assert_eq!(back.fetch().unwrap().0, frame(700, seed));
         back.publish();
         assert_eq!(queue.reclaim().unwrap(), 1);
     }
     let after = world.front.counters();
-    assert_eq!((after.grants - before.grants, after.revokes - before.revokes), (300, 300));
+    assert_eq!(
+        (after.grants - before.grants, after.revokes - before.revokes),
+        (300, 300)
+    );
 }
 
 #[test]
@@ -88,6 +99,9 @@ fn no_recycle_uses_every_page_once_and_grants_by_batches() {
     // 256 pages were in stock, the other 744 were granted.
     assert!((744..=1000).contains(&grants), "{grants}");
     assert_eq!(grants % BATCH as u64, 0);
-    assert!(after.revokes - before.revokes >= grants - 4 * BATCH as u64, "freed as they are used");
+    assert!(
+        after.revokes - before.revokes >= grants - 4 * BATCH as u64,
+        "freed as they are used"
+    );
     assert_eq!(count(&queue, "rx_recycled"), 0);
 }

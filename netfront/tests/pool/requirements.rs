@@ -14,7 +14,13 @@ use crate::common::{count, detach_all, frame, receive_all, World, BACK, FRONT, P
 
 fn pool_config(capacity: usize, limit: usize) -> PoolConfig {
     let (access, policy) = (Access::ReadWrite, PoolPolicy::Pool);
-    PoolConfig { capacity, limit, access, policy, scrub: false }
+    PoolConfig {
+        capacity,
+        limit,
+        access,
+        policy,
+        scrub: false,
+    }
 }
 
 /// H-1: after set-up the pool holds references of free pages that the driver domain may use already.
@@ -32,11 +38,15 @@ fn at_the_start_every_page_is_free_zero_and_granted_to_the_driver_domain_alone()
         let page = pool.take().unwrap();
         let gref = pool.reference(&page);
         assert!(seen.insert(gref), "{gref} is in the pool twice");
-        let mapped = driver.map(&[gref], Access::ReadWrite).expect("granted, writable");
+        let mapped = driver
+            .map(&[gref], Access::ReadWrite)
+            .expect("granted, writable");
         let mut bytes = [1; 4096];
         mapped.page(0).copy_out(0, &mut bytes);
         assert_eq!(bytes, [0; 4096], "a page is zero when it is shared");
-        other.map(&[gref], Access::ReadOnly).expect_err("granted to one domain only");
+        other
+            .map(&[gref], Access::ReadOnly)
+            .expect_err("granted to one domain only");
     }
 }
 
@@ -73,9 +83,15 @@ fn ten_thousand_small_packets_cost_no_grant() {
         received += receive_all(&mut queue).len();
     }
     let after = world.front.counters();
-    assert_eq!((after.grants, after.revokes), (before.grants, before.revokes));
+    assert_eq!(
+        (after.grants, after.revokes),
+        (before.grants, before.revokes)
+    );
     queue.export();
-    assert_eq!((count(&queue, "grants"), count(&queue, "pool_grown_inline")), (0, 0));
+    assert_eq!(
+        (count(&queue, "grants"), count(&queue, "pool_grown_inline")),
+        (0, 0)
+    );
     assert_eq!(count(&queue, "rx_recycled"), received as u64);
 }
 
@@ -84,7 +100,11 @@ fn ten_thousand_small_packets_cost_no_grant() {
 fn the_backend_copies_a_packet_to_the_page_that_the_request_names() {
     let world = World::new();
     let (mut queue, mut back) = world.pair(&QueueConfig::default());
-    assert_eq!(back.take_posted(), SLOTS, "the whole ring is posted before the first packet");
+    assert_eq!(
+        back.take_posted(),
+        SLOTS,
+        "the whole ring is posted before the first packet"
+    );
     let posted = back.posted[0];
     let sent = frame(100, 4);
     assert_eq!(back.write(posted.gref, 512, &sent), CopyStatus::Okay);
@@ -104,10 +124,18 @@ fn nothing_is_read_from_a_page_before_its_response_is_published() {
     back.write(gref, 0, &frame(100, 1));
     assert_eq!(receive_all(&mut queue).len(), 0, "copied, but no response");
     back.respond(|response| response.status = 100);
-    assert_eq!(receive_all(&mut queue).len(), 0, "a response, but not published");
+    assert_eq!(
+        receive_all(&mut queue).len(),
+        0,
+        "a response, but not published"
+    );
     back.write(gref, 0, &frame(100, 2));
     back.publish();
-    assert_eq!(receive_all(&mut queue), [frame(100, 2)], "what stood there at the response");
+    assert_eq!(
+        receive_all(&mut queue),
+        [frame(100, 2)],
+        "what stood there at the response"
+    );
 }
 
 /// H-6: a reference that was taken is not in the pool, so that no page is used twice at once.
@@ -117,7 +145,11 @@ fn a_page_that_is_with_a_consumer_is_never_posted() {
     let (mut queue, mut back) = world.pair(&QueueConfig::default());
     let mut lent = BTreeSet::new();
     for seed in 0..20 {
-        lent.extend(back.deliver(&frame(9000, seed)).iter().map(|posted| posted.gref));
+        lent.extend(
+            back.deliver(&frame(9000, seed))
+                .iter()
+                .map(|posted| posted.gref),
+        );
     }
     let kept = detach_all(&mut queue);
     assert_eq!((kept.len(), lent.len()), (20, 60));
@@ -125,11 +157,18 @@ fn a_page_that_is_with_a_consumer_is_never_posted() {
         back.deliver(&frame(60 + seed % 3000, seed));
         receive_all(&mut queue);
         back.take_posted();
-        let both = back.posted.iter().find(|posted| lent.contains(&posted.gref));
+        let both = back
+            .posted
+            .iter()
+            .find(|posted| lent.contains(&posted.gref));
         assert_eq!(both, None, "posted while it is lent");
     }
     for (seed, packet) in kept.iter().enumerate() {
-        assert_eq!(packet.to_vec(), frame(9000, seed), "untouched by the packets after it");
+        assert_eq!(
+            packet.to_vec(),
+            frame(9000, seed),
+            "untouched by the packets after it"
+        );
     }
 }
 
@@ -138,7 +177,10 @@ fn a_page_that_is_with_a_consumer_is_never_posted() {
 fn a_small_packet_is_copied_then_delivered_then_its_page_is_cleared_then_posted_again() {
     for scrub in [true, false] {
         let world = World::new();
-        let (mut queue, mut back) = world.pair(&QueueConfig { scrub, ..QueueConfig::default() });
+        let (mut queue, mut back) = world.pair(&QueueConfig {
+            scrub,
+            ..QueueConfig::default()
+        });
         let before = world.front.counters().grants;
         let sent = frame(200, 1);
         let gref = back.deliver_pieces(&[&sent], &Offload::default())[0].gref;
@@ -162,7 +204,10 @@ fn a_small_packet_is_copied_then_delivered_then_its_page_is_cleared_then_posted_
         assert_eq!(back.read(gref, 0, 200).unwrap(), left, "scrub: {scrub}");
         queue.flush().unwrap();
         assert_eq!(back.take_posted(), SLOTS);
-        assert!(back.posted.iter().any(|posted| posted.gref == gref), "the same page again");
+        assert!(
+            back.posted.iter().any(|posted| posted.gref == gref),
+            "the same page again"
+        );
         assert_eq!(world.front.counters().grants, before);
     }
 }
@@ -186,7 +231,10 @@ fn a_large_packet_is_its_copied_header_and_the_granted_pages_themselves() {
         })
         .unwrap();
     assert_eq!(count(&queue, "rx_copied_bytes"), HEADER_LIMIT as u64);
-    assert_eq!((count(&queue, "rx_large"), count(&queue, "rx_small")), (1, 0));
+    assert_eq!(
+        (count(&queue, "rx_large"), count(&queue, "rx_small")),
+        (1, 0)
+    );
 }
 
 /// H-7 and H-8: the set value decides, to the byte.
@@ -194,12 +242,19 @@ fn a_large_packet_is_its_copied_header_and_the_granted_pages_themselves() {
 fn the_threshold_is_the_first_length_that_is_not_copied() {
     let world = World::new();
     for threshold in [100, 256, 1000] {
-        let config = QueueConfig { threshold, ..QueueConfig::default() };
+        let config = QueueConfig {
+            threshold,
+            ..QueueConfig::default()
+        };
         let (mut queue, mut back) = world.pair(&config);
         for (len, large) in [(threshold - 1, 0), (threshold, 1), (threshold + 1, 2)] {
             back.deliver(&frame(len, 0));
             assert_eq!(receive_all(&mut queue), [frame(len, 0)]);
-            assert_eq!(count(&queue, "rx_large"), large, "{len} bytes at {threshold}");
+            assert_eq!(
+                count(&queue, "rx_large"),
+                large,
+                "{len} bytes at {threshold}"
+            );
         }
     }
 }
@@ -213,10 +268,16 @@ fn the_pages_of_a_large_packet_return_only_when_it_is_dropped() {
     back.deliver(&frame(5000, 1));
     let kept = detach_all(&mut queue);
     let census = queue.pools()[0].census();
-    assert_eq!((census.leased, census.posted, census.free), (2, SLOTS, granted - SLOTS - 2));
+    assert_eq!(
+        (census.leased, census.posted, census.free),
+        (2, SLOTS, granted - SLOTS - 2)
+    );
     drop(kept);
     let census = queue.pools()[0].census();
-    assert_eq!((census.leased, census.posted, census.free), (0, SLOTS, granted - SLOTS));
+    assert_eq!(
+        (census.leased, census.posted, census.free),
+        (0, SLOTS, granted - SLOTS)
+    );
 }
 
 /// H-10: if the pool has no free page, more are granted and put into it, and receiving goes on.
@@ -229,9 +290,17 @@ fn taking_from_an_empty_pool_grants_a_batch_and_succeeds() {
     held.push(pool.take().expect("a page that was just granted"));
     let after = world.front.counters();
     assert_eq!(after.grants - before.grants, BATCH as u64, "one batch");
-    assert_eq!((pool.grown_inline, pool.grants), (BATCH as u64, BATCH as u64));
+    assert_eq!(
+        (pool.grown_inline, pool.grants),
+        (BATCH as u64, BATCH as u64)
+    );
     let gref = pool.reference(&held[BATCH]);
-    world.back.foreign(FRONT).unwrap().map(&[gref], Access::ReadWrite).expect("granted");
+    world
+        .back
+        .foreign(FRONT)
+        .unwrap()
+        .map(&[gref], Access::ReadWrite)
+        .expect("granted");
     while let Some(page) = pool.take() {
         held.push(page);
     }
@@ -243,7 +312,9 @@ fn taking_from_an_empty_pool_grants_a_batch_and_succeeds() {
 fn packets_of_every_size_come_through_the_queue_in_order_and_unchanged() {
     let world = World::new();
     let (mut queue, mut back) = world.pair(&QueueConfig::default());
-    let mut sizes = (0..400).map(|step| 14 + step * 163).filter(|len| *len <= 65_535);
+    let mut sizes = (0..400)
+        .map(|step| 14 + step * 163)
+        .filter(|len| *len <= 65_535);
     loop {
         let batch: Vec<usize> = sizes.by_ref().take(12).collect();
         if batch.is_empty() {
@@ -309,9 +380,15 @@ fn a_connection_uses_the_store_rings_event_channels_and_grant_copies() {
         echoed(device, &sent);
         let (front_now, back_now) = (world.front.counters(), world.back.counters());
         assert!(back_now.copies - back.copies >= 2, "one copy each way");
-        assert!(front_now.notifications > front.notifications, "the guest rang");
+        assert!(
+            front_now.notifications > front.notifications,
+            "the guest rang"
+        );
         assert_eq!(back_now.maps, back.maps, "no page is mapped for a packet");
-        assert_eq!(front_now.grants, front.grants, "no page is granted for a packet");
+        assert_eq!(
+            front_now.grants, front.grants,
+            "no page is granted for a packet"
+        );
     });
 }
 
@@ -321,7 +398,10 @@ fn the_pool_grants_nothing_where_granting_per_packet_grants_a_page_for_each() {
     const PACKETS: u64 = 1000;
     let spent = |policy| {
         let world = World::new();
-        let (mut queue, mut back) = world.pair(&QueueConfig { policy, ..QueueConfig::default() });
+        let (mut queue, mut back) = world.pair(&QueueConfig {
+            policy,
+            ..QueueConfig::default()
+        });
         let before = world.front.counters();
         for seed in 0..PACKETS as usize {
             back.deliver(&frame(1500, seed));
@@ -333,4 +413,3 @@ fn the_pool_grants_nothing_where_granting_per_packet_grants_a_page_for_each() {
     assert_eq!(spent(PoolPolicy::Pool), (0, 0));
     assert_eq!(spent(PoolPolicy::PerPacket), (PACKETS, PACKETS));
 }
-

@@ -206,7 +206,11 @@ pub struct Bench {
     #[arg(long, value_delimiter = ',', default_value = "64,256,1500,4096")]
     pub sizes: Vec<usize>,
     /// Only these policies.
-    #[arg(long, value_delimiter = ',', default_value = "pool,per-packet,copy-always,no-recycle")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "pool,per-packet,copy-always,no-recycle"
+    )]
     pub policies: Vec<PoolPolicy>,
     /// As JSON.
     #[arg(long)]

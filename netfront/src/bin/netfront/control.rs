@@ -59,8 +59,12 @@ impl Subject {
             },
         });
         if let Some(link) = self.service.link() {
-            let features: serde_json::Map<String, Value> =
-                link.features.table().map(|(name, on)| (name.to_owned(), on.into())).into_iter().collect();
+            let features: serde_json::Map<String, Value> = link
+                .features
+                .table()
+                .map(|(name, on)| (name.to_owned(), on.into()))
+                .into_iter()
+                .collect();
             report["link"] = json!({
                 "mac": mac_text(link.mac),
                 "mtu": link.mtu,
@@ -144,9 +148,15 @@ fn answer(client: UnixStream, subject: &Subject) -> std::io::Result<()> {
 
 /// `netfront stats`.
 pub fn show(args: &Stats) -> Result<(), Failure> {
-    let path =
-        args.control.clone().unwrap_or_else(|| control_socket(args.sim.as_deref(), args.vif));
-    let what = format!("asking at {} (is `netfront run --vif {}` up?)", path.display(), args.vif);
+    let path = args
+        .control
+        .clone()
+        .unwrap_or_else(|| control_socket(args.sim.as_deref(), args.vif));
+    let what = format!(
+        "asking at {} (is `netfront run --vif {}` up?)",
+        path.display(),
+        args.vif
+    );
     let reply = ask(&path).map_err(Failure::io(what))?;
     if args.json {
         println!("{reply:#}");
@@ -154,12 +164,24 @@ pub fn show(args: &Stats) -> Result<(), Failure> {
     }
     let mut rows = Vec::new();
     for section in ["counters", "tap", "hypervisor"] {
-        let prefix = if section == "counters" { String::new() } else { format!("{section}_") };
+        let prefix = if section == "counters" {
+            String::new()
+        } else {
+            format!("{section}_")
+        };
         for (name, value) in reply[section].as_object().into_iter().flatten() {
             rows.push(vec![format!("{prefix}{name}"), value.to_string()]);
         }
     }
-    println!("vif {}, {}", args.vif, if reply["connected"] == true { "connected" } else { "not connected" });
+    println!(
+        "vif {}, {}",
+        args.vif,
+        if reply["connected"] == true {
+            "connected"
+        } else {
+            "not connected"
+        }
+    );
     println!("{}", table(&["counter", "value"], &rows));
     Ok(())
 }

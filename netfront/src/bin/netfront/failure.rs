@@ -30,6 +30,9 @@ impl Failure {
 
     /// For `map_err`: names what was being done.
     pub fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Io { what: what.into(), source }
+        move |source| Self::Io {
+            what: what.into(),
+            source,
+        }
     }
 }

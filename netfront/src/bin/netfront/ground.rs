@@ -70,6 +70,9 @@ pub fn start_simulated_xen(socket: &Path) -> Result<Guarded, Failure> {
         Ok(())
     })?;
     started.ok_or_else(|| {
-        Failure::NotHere(format!("a simulated Xen is already running at {}", socket.display()))
+        Failure::NotHere(format!(
+            "a simulated Xen is already running at {}",
+            socket.display()
+        ))
     })
 }

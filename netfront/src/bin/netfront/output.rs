@@ -9,7 +9,11 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
         }
     }
     let is_number = |text: &String| {
-        text == "n/a" || text.chars().next().is_none_or(|first| first.is_ascii_digit())
+        text == "n/a"
+            || text
+                .chars()
+                .next()
+                .is_none_or(|first| first.is_ascii_digit())
     };
     let numbers: Vec<bool> = (0..header.len())
         .map(|column| rows.iter().filter_map(|row| row.get(column)).all(is_number))
@@ -29,8 +33,17 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
         text.trim_end().to_owned()
     };
     let mut lines = vec![line(header.to_vec())];
-    lines.push(widths.iter().map(|&width| "-".repeat(width)).collect::<Vec<_>>().join("  "));
-    lines.extend(rows.iter().map(|row| line(row.iter().map(String::as_str).collect())));
+    lines.push(
+        widths
+            .iter()
+            .map(|&width| "-".repeat(width))
+            .collect::<Vec<_>>()
+            .join("  "),
+    );
+    lines.extend(
+        rows.iter()
+            .map(|row| line(row.iter().map(String::as_str).collect())),
+    );
     lines.join("\n")
 }
 

@@ -38,8 +38,10 @@ pub fn probe(args: &Probe) -> Result<(), Failure> {
             findings.push(grants(&domain));
             findings.extend(vif(&domain, args.vif));
         }
-        Err(failure) => findings
-            .push(Finding { what: "ground", found: Err(failure.to_string()) }),
+        Err(failure) => findings.push(Finding {
+            what: "ground",
+            found: Err(failure.to_string()),
+        }),
     }
     let good = findings.iter().all(|finding| finding.found.is_ok());
     if args.json {
@@ -59,7 +61,10 @@ pub fn probe(args: &Probe) -> Result<(), Failure> {
             "this is not a Xen guest: `netfront demo` shows the driver on a simulated Xen".into(),
         ))
     } else {
-        Err(Failure::NotHere(format!("vif {} cannot be used yet: see above", args.vif)))
+        Err(Failure::NotHere(format!(
+            "vif {} cannot be used yet: see above",
+            args.vif
+        )))
     }
 }
 
@@ -85,10 +90,16 @@ fn hypervisor() -> Finding {
                 .map(|part| part.map_or("?".into(), |text| text.trim().to_owned()));
             Ok(format!("Xen {}", version.join(".")))
         }
-        Ok(text) => Err(format!("/sys/hypervisor/type says {:?}, wanted xen", text.trim())),
+        Ok(text) => Err(format!(
+            "/sys/hypervisor/type says {:?}, wanted xen",
+            text.trim()
+        )),
         Err(_) => Err("no /sys/hypervisor/type: not a Xen guest".into()),
     };
-    Finding { what: "hypervisor", found }
+    Finding {
+        what: "hypervisor",
+        found,
+    }
 }
 
 fn device_node(path: &'static str) -> Finding {
@@ -114,7 +125,9 @@ fn kernel_driver(vif: u32) -> Finding {
     let driver = fs::read_link(Path::new(&device).join("driver"));
     let found = match driver {
         Ok(link) => {
-            let name = link.file_name().map_or_else(String::new, |n| n.to_string_lossy().into());
+            let name = link
+                .file_name()
+                .map_or_else(String::new, |n| n.to_string_lossy().into());
             Err(format!(
                 "vif-{vif} is used by the kernel's driver {name}: echo vif-{vif} > \
                  /sys/bus/xen/drivers/{name}/unbind (this takes its network interface away)"
@@ -122,7 +135,10 @@ fn kernel_driver(vif: u32) -> Finding {
         }
         Err(_) => Ok(format!("none uses vif-{vif}")),
     };
-    Finding { what: "kernel driver", found }
+    Finding {
+        what: "kernel driver",
+        found,
+    }
 }
 
 fn grants(domain: &Domain) -> Finding {
@@ -138,7 +154,10 @@ fn grants(domain: &Domain) -> Finding {
         Ok(None) => Ok(format!("no limit is known, {needed} pages are wanted")),
         Err(error) => Err(error.to_string()),
     };
-    Finding { what: "shared pages", found }
+    Finding {
+        what: "shared pages",
+        found,
+    }
 }
 
 fn vif(domain: &Domain, vif: u32) -> Vec<Finding> {
@@ -147,7 +166,10 @@ fn vif(domain: &Domain, vif: u32) -> Vec<Finding> {
         Ok((connection.backend_state()?, offer))
     });
     match looked {
-        Err(error) => vec![Finding { what: "vif", found: Err(error.to_string()) }],
+        Err(error) => vec![Finding {
+            what: "vif",
+            found: Err(error.to_string()),
+        }],
         Ok((state, offer)) => {
             let on = |wanted: bool| {
                 offer
@@ -161,13 +183,22 @@ fn vif(domain: &Domain, vif: u32) -> Vec<Finding> {
             };
             let address = format!("{}, MTU {}", mac_text(offer.mac), offer.mtu);
             vec![
-                Finding { what: "vif", found: Ok(address) },
+                Finding {
+                    what: "vif",
+                    found: Ok(address),
+                },
                 Finding {
                     what: "backend",
                     found: Ok(format!("domain {}, state {state}", offer.backend_id)),
                 },
-                Finding { what: "backend offers", found: Ok(on(true)) },
-                Finding { what: "backend lacks", found: Ok(on(false)) },
+                Finding {
+                    what: "backend offers",
+                    found: Ok(on(true)),
+                },
+                Finding {
+                    what: "backend lacks",
+                    found: Ok(on(false)),
+                },
             ]
         }
     }

@@ -1,6 +1,7 @@
 //! `netfront run`: a vif in service.
 
-use std::io::{IsTerminal, Write};
+use std::io::{IsTerminal, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,8 +11,8 @@ use netfront::engine::{serve, Service};
 use netfront::stats::Snapshot;
 use netfront::{Builder, Device, QueueConfig, Wants};
 use netfront_tap::TapOptions;
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 use crate::args::{QueueOptions, Run};
 use crate::control::{self, Subject};
@@ -35,14 +36,17 @@ impl QueueOptions {
 
     /// What the command line wants of the backend.
     pub fn wants(&self) -> Wants {
-        Wants { sg: !self.no_sg, gso: !self.no_gso, csum_offload: !self.no_csum }
+        Wants {
+            sg: !self.no_sg,
+            gso: !self.no_gso,
+            csum_offload: !self.no_csum,
+        }
     }
 }
 
 /// Connects a vif and keeps it connected until a signal.
 pub fn run(args: Run) -> Result<(), Failure> {
-    let mut signals =
-        Signals::new([SIGINT, SIGTERM]).map_err(Failure::io("installing signal handlers"))?;
+    let bell = Bell::new()?;
     let domain = domain(&args.ground)?;
     let service = Arc::new(Service::default());
     let (consumer, tap) = consumer(&args)?;
@@ -52,8 +56,10 @@ pub fn run(args: Run) -> Result<(), Failure> {
         service: Arc::clone(&service),
         tap,
     });
-    let path =
-        args.control.clone().unwrap_or_else(|| control_socket(args.ground.sim.as_deref(), args.vif));
+    let path = args
+        .control
+        .clone()
+        .unwrap_or_else(|| control_socket(args.ground.sim.as_deref(), args.vif));
     let socket = control::serve(&path, Arc::clone(&subject))?;
     let builder: Builder = Device::builder(args.vif)
         .queue(args.queue.config())
@@ -61,23 +67,28 @@ pub fn run(args: Run) -> Result<(), Failure> {
         .deadline(Duration::from_secs(args.deadline));
 
     let worker = Arc::clone(&service);
+    let ended = bell.ringer()?;
     // The queue's thread opens the event channel handle: the interrupt carries this name.
     let thread = std::thread::Builder::new()
         .name(format!("nf{}q0", args.vif))
         .spawn(move || {
             let mut consumer = consumer;
-            let device = builder.connect_counting(&domain, Arc::clone(worker.stats()))?;
-            serve(device, consumer.as_mut(), &worker)
+            let done = builder
+                .connect_counting(&domain, Arc::clone(worker.stats()))
+                .and_then(|device| serve(device, consumer.as_mut(), &worker));
+            // Whatever became of it, the main thread must hear.
+            let _ = (&ended).write(&[0]);
+            done
         })
         .map_err(Failure::io("starting the queue's thread"))?;
 
     let mut progress = Progress::new();
     while !thread.is_finished() {
-        if signals.pending().next().is_some() {
+        // A signal, or the thread's end; stopping what has ended does nothing.
+        if bell.wait(progress.pause())? {
             service.stop();
         }
         progress.line(&service);
-        std::thread::sleep(Duration::from_millis(50));
     }
     drop(socket);
     let done = thread
@@ -89,12 +100,57 @@ pub fn run(args: Run) -> Result<(), Failure> {
     Ok(done?)
 }
 
-type Chosen = (Box<dyn Consumer + Send>, Option<Arc<netfront::consumer::TapCounters>>);
+/// Wakes the main thread when a signal comes or the queue's thread ends: nothing polls.
+struct Bell {
+    heard: UnixStream,
+    rung: UnixStream,
+}
+
+impl Bell {
+    fn new() -> Result<Self, Failure> {
+        let failed = || Failure::io("installing signal handlers");
+        let (heard, rung) = UnixStream::pair().map_err(failed())?;
+        heard.set_nonblocking(true).map_err(failed())?;
+        for signal in [SIGINT, SIGTERM] {
+            let ringer = rung.try_clone().map_err(failed())?;
+            signal_hook::low_level::pipe::register(signal, ringer).map_err(failed())?;
+        }
+        Ok(Self { heard, rung })
+    }
+
+    fn ringer(&self) -> Result<UnixStream, Failure> {
+        self.rung
+            .try_clone()
+            .map_err(Failure::io("sharing the signal pipe"))
+    }
+
+    /// Sleeps until it rings or the time is over. True if it rang.
+    fn wait(&self, timeout: Option<Duration>) -> Result<bool, Failure> {
+        let timeout = timeout.and_then(|time| Timespec::try_from(time).ok());
+        let mut fds = [PollFd::new(&self.heard, PollFlags::IN)];
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => Ok(false),
+            Ok(_) => {
+                let _ = (&self.heard).read(&mut [0; 16]);
+                Ok(true)
+            }
+            Err(error) => Err(Failure::io("waiting for signals")(error.into())),
+        }
+    }
+}
+
+type Chosen = (
+    Box<dyn Consumer + Send>,
+    Option<Arc<netfront::consumer::TapCounters>>,
+);
 
 fn consumer(args: &Run) -> Result<Chosen, Failure> {
     let (consumer, counters): Chosen = match &args.tap {
         Some(name) => {
-            let options = TapOptions { name: name.clone(), ..TapOptions::default() };
+            let options = TapOptions {
+                name: name.clone(),
+                ..TapOptions::default()
+            };
             let device = match &args.netns {
                 Some(namespace) => netfront_tap::Tap::open_in_namespace(namespace, options),
                 None => netfront_tap::Tap::open(options),
@@ -105,7 +161,9 @@ fn consumer(args: &Run) -> Result<Chosen, Failure> {
         }
         None => (Box::new(Echo::default()), None),
     };
-    let Some(capture) = &args.capture else { return Ok((consumer, counters)) };
+    let Some(capture) = &args.capture else {
+        return Ok((consumer, counters));
+    };
     let (path, snaplen) = match capture.rsplit_once(',') {
         Some((path, length)) if length.parse::<usize>().is_ok() => {
             (path, length.parse().unwrap_or(usize::MAX))
@@ -132,9 +190,14 @@ impl Progress {
         }
     }
 
+    /// How long the main thread may sleep: for ever, unless somebody looks.
+    fn pause(&self) -> Option<Duration> {
+        self.terminal.then_some(Duration::from_secs(1))
+    }
+
     fn line(&mut self, service: &Service) {
         let elapsed = self.shown.elapsed();
-        if !self.terminal || elapsed < Duration::from_secs(1) {
+        if !self.terminal || elapsed < Duration::from_millis(900) {
             return;
         }
         let now = service.stats().snapshot();
@@ -145,7 +208,11 @@ impl Progress {
             let bits = delta.get(bytes) as f64 * 8.0 / seconds;
             format!("{:>9.0} packets/s {:>8.3} Gbit/s", packets, bits / 1e9)
         };
-        let state = if service.link().is_some() { "connected" } else { "waiting for the backend" };
+        let state = if service.link().is_some() {
+            "connected"
+        } else {
+            "waiting for the backend"
+        };
         // Cleared to the end of the line, so that a shorter text leaves nothing behind.
         eprint!(
             "\r{state}: in {}, out {}\x1b[K",

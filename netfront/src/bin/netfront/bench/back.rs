@@ -26,13 +26,18 @@ struct Wire {
 
 impl Peer for Wire {
     fn receive(&mut self, frames: &mut [Frame<'_>], _reply: &mut FrameBurst) {
-        let first = frames.iter().map(|frame| u64::from(frame.bytes[0])).sum::<u64>();
+        let first = frames
+            .iter()
+            .map(|frame| u64::from(frame.bytes[0]))
+            .sum::<u64>();
         self.seen.fetch_add(first, Ordering::Relaxed);
     }
 
     fn transmit(&mut self, burst: &mut FrameBurst) {
         for _ in 0..BATCH {
-            let Some(space) = burst.space(self.size).filter(|_| self.sends) else { return };
+            let Some(space) = burst.space(self.size).filter(|_| self.sends) else {
+                return;
+            };
             fill(space, self.number);
             self.number += 1;
             if !burst.commit(self.size, Offload::default()) {
@@ -54,7 +59,12 @@ pub fn back(args: &BenchEnd) -> Result<(), Failure> {
         return limit(args, &domain);
     }
     let sends = args.direction == "rx";
-    let wire = Wire { size: args.size, sends, number: 0, seen: AtomicU64::new(0) };
+    let wire = Wire {
+        size: args.size,
+        sends,
+        number: 0,
+        seen: AtomicU64::new(0),
+    };
     let _backend = Backend::start(&domain, Config::new(DomId(1), wire))
         .map_err(|error| Failure::Verdict(format!("the backend did not start: {error}")))?;
     println!("{}", json!({ "event": "ready" }));
@@ -73,7 +83,9 @@ fn limit(args: &BenchEnd, domain: &Domain) -> Result<(), Failure> {
     let references: Vec<u32> = serde_json::from_str(&line)
         .map_err(|error| Failure::Verdict(format!("bad list of references: {error}")))?;
     let references: Vec<GrantRef> = references.into_iter().map(GrantRef).collect();
-    let mapped = domain.foreign(DomId(1))?.map(&references, Access::ReadWrite)?;
+    let mapped = domain
+        .foreign(DomId(1))?
+        .map(&references, Access::ReadWrite)?;
     let end = End {
         control: mapped.page(0),
         pages: (1..=PAGES).map(|index| mapped.page(index)).collect(),

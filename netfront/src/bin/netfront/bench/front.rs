@@ -21,7 +21,9 @@ struct Reader {
 impl Consumer for Reader {
     fn deliver(&mut self, packet: &mut Packet<'_>) {
         // The head was copied out: its first line is in the cache of this processor.
-        self.seen = self.seen.wrapping_add(packet.head().first().copied().unwrap_or(0).into());
+        self.seen = self
+            .seen
+            .wrapping_add(packet.head().first().copied().unwrap_or(0).into());
     }
 }
 
@@ -51,19 +53,30 @@ pub fn front(args: &BenchEnd) -> Result<(), Failure> {
     pin(CPUS[0]);
     let domain = Domain::simulated(&args.sim, DomId(1))?;
     let time = Duration::from_secs_f64(args.seconds);
-    let rate = if args.limit { limit(args, &domain, time)? } else { transport(args, &domain, time)? };
+    let rate = if args.limit {
+        limit(args, &domain, time)?
+    } else {
+        transport(args, &domain, time)?
+    };
     println!("{}", json!({ "event": "done", "mpps": rate / 1e6 }));
     Ok(())
 }
 
 fn transport(args: &BenchEnd, domain: &Domain, time: Duration) -> Result<f64, Failure> {
-    let config = QueueConfig { policy: args.policy, ..QueueConfig::default() };
+    let config = QueueConfig {
+        policy: args.policy,
+        ..QueueConfig::default()
+    };
     let stats = Arc::new(QueueStats::default());
-    let mut device =
-        Device::builder(0).queue(config).connect_counting(domain, Arc::clone(&stats))?;
+    let mut device = Device::builder(0)
+        .queue(config)
+        .connect_counting(domain, Arc::clone(&stats))?;
     let mut consumer: Box<dyn Consumer> = match args.direction.as_str() {
         "rx" => Box::new(Reader { seen: 0 }),
-        _ => Box::new(Writer { buffer: vec![0; args.size], number: 0 }),
+        _ => Box::new(Writer {
+            buffer: vec![0; args.size],
+            number: 0,
+        }),
     };
     let packets = || stats.rx_packets.get() + stats.tx_packets.get();
     let mut run = |time: Duration| -> Result<f64, Failure> {
@@ -99,5 +112,9 @@ fn limit(args: &BenchEnd, domain: &Domain, time: Duration) -> Result<f64, Failur
             netfront::packet::HEADER_LIMIT
         },
     };
-    Ok(if args.direction == "rx" { end.consume(time) } else { end.produce(time) })
+    Ok(if args.direction == "rx" {
+        end.consume(time)
+    } else {
+        end.produce(time)
+    })
 }

@@ -44,11 +44,12 @@ pub fn fill(buffer: &mut [u8], number: u64) {
 pub fn bench(args: &Bench) -> Result<(), Failure> {
     for &size in &args.sizes {
         if !(60..=65_535).contains(&size) {
-            return Err(Failure::Verdict(format!("no frame has {size} bytes: 60 to 65535 do")));
+            return Err(Failure::Verdict(format!(
+                "no frame has {size} bytes: 60 to 65535 do"
+            )));
         }
     }
-    let directory =
-        tempfile::tempdir().map_err(Failure::io("creating a temporary directory"))?;
+    let directory = tempfile::tempdir().map_err(Failure::io("creating a temporary directory"))?;
     let socket = directory.path().join("xen");
     let _xen = start_simulated_xen(&socket)?;
     let socket = socket.to_string_lossy();
@@ -96,7 +97,14 @@ fn pair(
 ) -> Result<f64, Failure> {
     let (size, seconds) = (size.to_string(), args.seconds.to_string());
     let mut common = vec![
-        "--sim", socket, "--size", &size, "--direction", direction, "--seconds", &seconds,
+        "--sim",
+        socket,
+        "--size",
+        &size,
+        "--direction",
+        direction,
+        "--seconds",
+        &seconds,
     ];
     match &policy {
         Some(policy) => common.extend(["--policy", policy.name()]),
@@ -115,7 +123,9 @@ fn pair(
         back.send(&shared["references"].to_string())?;
     }
     let done = front.wait_for("done", |_| {})?;
-    done["mpps"].as_f64().ok_or_else(|| Failure::Verdict("the frontend's end has no rate".into()))
+    done["mpps"]
+        .as_f64()
+        .ok_or_else(|| Failure::Verdict("the frontend's end has no rate".into()))
 }
 
 fn say(args: &Bench, what: &str) {
@@ -126,9 +136,21 @@ fn say(args: &Bench, what: &str) {
 }
 
 fn render(rows: &[Value]) -> String {
-    let header = ["size", "direction", "policy", "Mpps", "Gbit/s", "limit Mpps", "ratio"];
+    let header = [
+        "size",
+        "direction",
+        "policy",
+        "Mpps",
+        "Gbit/s",
+        "limit Mpps",
+        "ratio",
+    ];
     let cells = rows.iter().map(|row| {
-        let float = |key: &str| row[key].as_f64().map_or("n/a".into(), |v| format!("{v:.2}"));
+        let float = |key: &str| {
+            row[key]
+                .as_f64()
+                .map_or("n/a".into(), |v| format!("{v:.2}"))
+        };
         vec![
             row["size"].to_string(),
             row["direction"].as_str().unwrap_or_default().to_owned(),

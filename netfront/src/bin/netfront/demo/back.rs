@@ -64,11 +64,17 @@ impl<P: Peer> Peer for Gate<P> {
 /// Runs it until the other end of standard input goes.
 pub fn back(args: &DemoBack) -> Result<(), Failure> {
     let domain = Domain::simulated(&args.sim, DomId(0))?;
-    let mac = args.mac.parse().map_err(|_| Failure::Verdict(format!("bad MAC {}", args.mac)))?;
+    let mac = args
+        .mac
+        .parse()
+        .map_err(|_| Failure::Verdict(format!("bad MAC {}", args.mac)))?;
     let closed = Arc::new(AtomicBool::new(false));
     let inner: Box<dyn Peer> = match (&args.tap, args.frames) {
         (Some(name), _) => {
-            let options = TapOptions { name: name.clone(), ..TapOptions::default() };
+            let options = TapOptions {
+                name: name.clone(),
+                ..TapOptions::default()
+            };
             let tap = match &args.netns {
                 Some(namespace) => Tap::open_in_namespace(namespace, options),
                 None => Tap::open(options),
@@ -85,8 +91,17 @@ pub fn back(args: &DemoBack) -> Result<(), Failure> {
             Box::new(Source::new(generator, Pace::default()))
         }
     };
-    let mut config = Config::new(DomId(1), Gate { inner, closed: Arc::clone(&closed) });
-    config.toolstack = Some(Toolstack { mac, ..Toolstack::default() });
+    let mut config = Config::new(
+        DomId(1),
+        Gate {
+            inner,
+            closed: Arc::clone(&closed),
+        },
+    );
+    config.toolstack = Some(Toolstack {
+        mac,
+        ..Toolstack::default()
+    });
     let backend = Backend::start(&domain, config)
         .map_err(|error| Failure::Verdict(format!("the backend did not start: {error}")))?;
     println!("{}", json!({ "event": "ready" }));
@@ -97,7 +112,10 @@ pub fn back(args: &DemoBack) -> Result<(), Failure> {
     }
     closed.store(true, Ordering::Relaxed);
     settle(|| backend.counters().rx_packets);
-    println!("{}", json!({ "event": "stopped", "sent": backend.counters().rx_packets }));
+    println!(
+        "{}",
+        json!({ "event": "stopped", "sent": backend.counters().rx_packets })
+    );
     if let Some(Ok(line)) = lines.next() {
         finish(&domain, backend, line.trim().parse().unwrap_or(0))?;
     }

@@ -22,9 +22,12 @@ impl Child {
         let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
         let mut process = respawn(&args, Stdio::piped(), Stdio::piped())?;
         match (process.0.stdin.take(), process.0.stdout.take()) {
-            (Some(stdin), Some(stdout)) => {
-                Ok(Self { name, stdin, lines: BufReader::new(stdout).lines(), _process: process })
-            }
+            (Some(stdin), Some(stdout)) => Ok(Self {
+                name,
+                stdin,
+                lines: BufReader::new(stdout).lines(),
+                _process: process,
+            }),
             _ => Err(Failure::Verdict(format!("the {name} has no pipes"))),
         }
     }
@@ -37,7 +40,9 @@ impl Child {
     ) -> Result<Value, Failure> {
         for line in self.lines.by_ref() {
             let line = line.map_err(Failure::io(format!("reading from the {}", self.name)))?;
-            let Ok(value) = serde_json::from_str::<Value>(&line) else { continue };
+            let Ok(value) = serde_json::from_str::<Value>(&line) else {
+                continue;
+            };
             if value["event"] == event {
                 return Ok(value);
             }
@@ -45,7 +50,10 @@ impl Child {
                 other(&value);
             }
         }
-        Err(Failure::Verdict(format!("the {} ended before it said {event:?}: see above", self.name)))
+        Err(Failure::Verdict(format!(
+            "the {} ended before it said {event:?}: see above",
+            self.name
+        )))
     }
 
     /// Tells the child something.

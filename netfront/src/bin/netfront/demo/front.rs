@@ -45,7 +45,10 @@ impl Consumer for Load {
     fn offer(&mut self, queue: &mut Queue, budget: usize) -> Result<usize, Error> {
         let mut sent = 0;
         while sent < budget && self.generating.load(Ordering::Relaxed) {
-            let made = self.waiting.take().or_else(|| self.generator.fill(&mut self.buffer));
+            let made = self
+                .waiting
+                .take()
+                .or_else(|| self.generator.fill(&mut self.buffer));
             let Some(len) = made else { break };
             match queue.send(&[&self.buffer[..len]], Offload::default()) {
                 Ok(()) => sent += 1,
@@ -73,7 +76,10 @@ struct Shared {
 pub fn front(args: &DemoFront) -> Result<(), Failure> {
     let domain = Domain::simulated(&args.sim, DomId(1))?;
     let stats = Arc::new(QueueStats::default());
-    let shared = Arc::new(Shared { expected: AtomicU64::new(u64::MAX), ..Shared::default() });
+    let shared = Arc::new(Shared {
+        expected: AtomicU64::new(u64::MAX),
+        ..Shared::default()
+    });
     let generating = Arc::new(AtomicBool::new(true));
     let generator = Generator::new(args.frames, 4)
         .map_err(|error| Failure::Verdict(error.to_string()))?
@@ -89,7 +95,11 @@ pub fn front(args: &DemoFront) -> Result<(), Failure> {
         Some(path) => Some(CaptureFile::create(path, FRAME_MAX)?),
         None => None,
     };
-    let worker = Worker { domain: domain.clone(), stats: stats.clone(), shared: shared.clone() };
+    let worker = Worker {
+        domain: domain.clone(),
+        stats: stats.clone(),
+        shared: shared.clone(),
+    };
     let policy = args.policy;
     let thread = std::thread::Builder::new()
         .name("nf0q0".into())
@@ -105,7 +115,9 @@ pub fn front(args: &DemoFront) -> Result<(), Failure> {
     let before = Moment::now(&stats, &domain);
     let allocations = allocations();
     let start = Instant::now();
-    watch(&stats, start, Duration::from_secs_f64(args.seconds), || thread.is_finished());
+    watch(&stats, start, Duration::from_secs_f64(args.seconds), || {
+        thread.is_finished()
+    });
     let elapsed = start.elapsed();
     let allocations = self::allocations() - allocations;
     let measured = Moment::now(&stats, &domain).since(&before);
@@ -113,8 +125,13 @@ pub fn front(args: &DemoFront) -> Result<(), Failure> {
     generating.store(false, Ordering::Relaxed);
     println!("{}", json!({ "event": "measured" }));
     let mut line = String::new();
-    io::stdin().lock().read_line(&mut line).map_err(Failure::io("reading standard input"))?;
-    shared.expected.store(line.trim().parse().unwrap_or(0), Ordering::Release);
+    io::stdin()
+        .lock()
+        .read_line(&mut line)
+        .map_err(Failure::io("reading standard input"))?;
+    shared
+        .expected
+        .store(line.trim().parse().unwrap_or(0), Ordering::Release);
     shared.stop.store(true, Ordering::Release);
     let counts = thread
         .join()
@@ -158,7 +175,10 @@ impl Worker {
     }
 
     fn pump(&self, policy: netfront::PoolPolicy, load: &mut dyn Consumer) -> Result<(), Failure> {
-        let config = QueueConfig { policy, ..QueueConfig::default() };
+        let config = QueueConfig {
+            policy,
+            ..QueueConfig::default()
+        };
         let mut device = Device::builder(0)
             .queue(config)
             .connect_counting(&self.domain, Arc::clone(&self.stats))?;
@@ -197,7 +217,11 @@ fn watch(stats: &QueueStats, start: Instant, time: Duration, gone: impl Fn() -> 
         if seconds < 1.0 {
             continue;
         }
-        let now = (Instant::now(), stats.rx_packets.get(), stats.tx_packets.get());
+        let now = (
+            Instant::now(),
+            stats.rx_packets.get(),
+            stats.tx_packets.get(),
+        );
         let rate = |after: u64, before: u64| ((after - before) as f64 / seconds) as u64;
         let mut line = Cursor::new([0u8; 128]);
         let (rx, tx) = (rate(now.1, shown.1), rate(now.2, shown.2));
@@ -243,7 +267,13 @@ impl Moment {
         let get = |name| self.queue.get(name);
         let packets = get("rx_packets") + get("tx_packets");
         let bytes = get("rx_bytes") + get("tx_bytes");
-        let each = |count: u64| if packets == 0 { 0.0 } else { count as f64 / packets as f64 };
+        let each = |count: u64| {
+            if packets == 0 {
+                0.0
+            } else {
+                count as f64 / packets as f64
+            }
+        };
         let seconds = elapsed.as_secs_f64();
         let slots = get("rx_slots").max(1);
         json!({

@@ -26,8 +26,7 @@ pub fn demo(args: &Demo) -> Result<(), Failure> {
     if args.tap {
         return tap::demo(args);
     }
-    let directory =
-        tempfile::tempdir().map_err(Failure::io("creating a temporary directory"))?;
+    let directory = tempfile::tempdir().map_err(Failure::io("creating a temporary directory"))?;
     let socket = directory.path().join("xen");
     let _xen = start_simulated_xen(&socket)?;
     let policies = match args.policy {
@@ -80,15 +79,35 @@ fn run_policy(
     seconds: f64,
 ) -> Result<Value, Failure> {
     let frames = args.frames.to_string();
-    let mut back = Child::start("backend", &[
-        "-q", "demo-back", "--sim", socket, "--frames", &frames, "--mac", "02:00:00:00:00:01",
-    ])?;
+    let mut back = Child::start(
+        "backend",
+        &[
+            "-q",
+            "demo-back",
+            "--sim",
+            socket,
+            "--frames",
+            &frames,
+            "--mac",
+            "02:00:00:00:00:01",
+        ],
+    )?;
     back.wait_for("ready", |_| {})?;
     let (warm_up, counted) = (seconds * WARM_UP, seconds * (1.0 - WARM_UP));
     let (warm_up, counted) = (warm_up.to_string(), counted.to_string());
     let mut front_args = vec![
-        "-q", "demo-front", "--sim", socket, "--policy", policy.name(), "--frames", &frames,
-        "--warm-up", &warm_up, "--seconds", &counted,
+        "-q",
+        "demo-front",
+        "--sim",
+        socket,
+        "--policy",
+        policy.name(),
+        "--frames",
+        &frames,
+        "--warm-up",
+        &warm_up,
+        "--seconds",
+        &counted,
     ];
     let capture = args.capture.as_ref().map(|path| path.to_string_lossy());
     if let Some(path) = &capture {
@@ -103,7 +122,9 @@ fn run_policy(
     })?;
     // First both stop sending, then each waits for what the other sent.
     back.send("stop")?;
-    let sent = back.wait_for("stopped", |_| {})?["sent"].as_u64().unwrap_or(0);
+    let sent = back.wait_for("stopped", |_| {})?["sent"]
+        .as_u64()
+        .unwrap_or(0);
     front.send(&sent.to_string())?;
     let mut row = front.wait_for("done", |_| {})?;
     let from_front = row["sent_in_all"].as_u64().unwrap_or(0);
@@ -134,8 +155,12 @@ fn run_policy(
 
 fn show(policy: PoolPolicy, progress: &Value) {
     let rate = |key: &str| progress[key].as_u64().unwrap_or(0) as f64 / 1e6;
-    let line =
-        format!("{:<12} in {:.3} Mpps, out {:.3} Mpps", policy.name(), rate("rx"), rate("tx"));
+    let line = format!(
+        "{:<12} in {:.3} Mpps, out {:.3} Mpps",
+        policy.name(),
+        rate("rx"),
+        rate("tx")
+    );
     if std::io::stdout().is_terminal() {
         print!("\r{line}\x1b[K");
         let _ = std::io::stdout().flush();
@@ -166,8 +191,19 @@ fn judge(row: &Value) -> Option<String> {
 
 fn render(rows: &[Value]) -> String {
     let header = [
-        "policy", "packets", "Mpps", "Gbit/s", "hypercalls", "grants", "allocations", "syscalls",
-        "copied B", "recycled", "CPU s", "lost", "corrupt",
+        "policy",
+        "packets",
+        "Mpps",
+        "Gbit/s",
+        "hypercalls",
+        "grants",
+        "allocations",
+        "syscalls",
+        "copied B",
+        "recycled",
+        "CPU s",
+        "lost",
+        "corrupt",
     ];
     let cells = rows.iter().map(|row| {
         let float = |key: &str| row[key].as_f64().unwrap_or(f64::NAN);

@@ -23,13 +23,17 @@ const PACE: Duration = Duration::from_micros(500);
 pub fn send_paced(names: &Namespaces, file: &Path) -> Result<(), Failure> {
     let mut dump = names.inside(&names.back, "tcpdump");
     // The first Z keeps root: the file is in a directory of ours.
-    dump.args(["-Z", "root", "-q", "-U", "-n", "-s", "0", "-i", BACK.0, "-w"])
-        .arg(file)
-        .args(["udp", "port", &PORT.to_string()])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    dump.args([
+        "-Z", "root", "-q", "-U", "-n", "-s", "0", "-i", BACK.0, "-w",
+    ])
+    .arg(file)
+    .args(["udp", "port", &PORT.to_string()])
+    .stdout(Stdio::null())
+    .stderr(Stdio::null());
     let dump = Guarded(dump.spawn().map_err(Failure::io("starting tcpdump"))?);
-    wait_until("tcpdump listens", || file.metadata().is_ok_and(|data| data.len() >= 24))?;
+    wait_until("tcpdump listens", || {
+        file.metadata().is_ok_and(|data| data.len() >= 24)
+    })?;
     let inside = |error: netfront_tap::Error| Failure::from(netfront::Error::from(error));
     run_in(&names.back, || {
         let socket = UdpSocket::bind((BACK.1, PORT))?;
@@ -68,12 +72,15 @@ pub fn compare(before: &Path, behind: &Path) -> Result<(bool, String), Failure> 
 fn ours(file: &Path) -> Result<Vec<Vec<u8>>, Failure> {
     let failed = || Failure::io(format!("reading {}", file.display()));
     let reader = File::open(file).map_err(failed())?;
-    let mut reader =
-        PcapReader::new(reader).map_err(|error| failed()(std::io::Error::other(error.to_string())))?;
+    let mut reader = PcapReader::new(reader)
+        .map_err(|error| failed()(std::io::Error::other(error.to_string())))?;
     let mut packets = Vec::new();
     // A last packet that is not written whole yet ends the capture.
     while let Some(Ok(packet)) = reader.next_packet() {
-        let port = packet.data.get(36..38).map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]));
+        let port = packet
+            .data
+            .get(36..38)
+            .map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]));
         let udp = packet.data.get(23) == Some(&17) && packet.data.get(12..14) == Some(&[8, 0]);
         if udp && port == Some(PORT) {
             packets.push(packet.data.into_owned());

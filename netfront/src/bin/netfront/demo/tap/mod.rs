@@ -39,8 +39,7 @@ struct Check {
 /// Runs the demo.
 pub fn demo(args: &Demo) -> Result<(), Failure> {
     needed(&["ip", "ping", "tcpdump"])?;
-    let directory =
-        tempfile::tempdir().map_err(Failure::io("creating a temporary directory"))?;
+    let directory = tempfile::tempdir().map_err(Failure::io("creating a temporary directory"))?;
     let stage = Stage::set(directory.path())?;
     let mut checks = vec![paced(&stage)?];
     checks.extend(traffic(&stage, args)?);
@@ -56,7 +55,11 @@ pub fn demo(args: &Demo) -> Result<(), Failure> {
             .iter()
             .map(|check| {
                 let verdict = if check.ok { "ok" } else { "FAILED" };
-                vec![check.what.to_owned(), verdict.to_owned(), check.seen.clone()]
+                vec![
+                    check.what.to_owned(),
+                    verdict.to_owned(),
+                    check.seen.clone(),
+                ]
             })
             .collect();
         println!("{}", table(&["check", "is", "seen"], &rows));
@@ -64,14 +67,18 @@ pub fn demo(args: &Demo) -> Result<(), Failure> {
     if ok {
         Ok(())
     } else {
-        Err(Failure::Verdict("not everything is as it must be: see above".into()))
+        Err(Failure::Verdict(
+            "not everything is as it must be: see above".into(),
+        ))
     }
 }
 
 /// Says which programs are missing, and what they come in.
 fn needed(programs: &[&str]) -> Result<(), Failure> {
     if !rustix::process::geteuid().is_root() {
-        return Err(Failure::NotHere("network namespaces and TAPs need root: use sudo".into()));
+        return Err(Failure::NotHere(
+            "network namespaces and TAPs need root: use sudo".into(),
+        ));
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let missing: Vec<&str> = programs
@@ -103,10 +110,21 @@ impl Stage {
         let socket = directory.join("xen");
         let xen = start_simulated_xen(&socket)?;
         let path = socket.to_string_lossy();
-        let mut backend = Child::start("backend", &[
-            "-q", "demo-back", "--sim", &path, "--tap", BACK.0, "--netns", &names.back,
-            "--mac", "00:16:3e:00:00:01",
-        ])?;
+        let mut backend = Child::start(
+            "backend",
+            &[
+                "-q",
+                "demo-back",
+                "--sim",
+                &path,
+                "--tap",
+                BACK.0,
+                "--netns",
+                &names.back,
+                "--mac",
+                "00:16:3e:00:00:01",
+            ],
+        )?;
         backend.wait_for("ready", |_| {})?;
         names.address(&names.back, BACK.0, BACK.1)?;
         Ok(Self {
@@ -123,8 +141,16 @@ impl Stage {
         let control = self.directory.join("control");
         let (socket, path) = (self.socket.to_string_lossy(), control.to_string_lossy());
         let mut args = vec![
-            "-q", "run", "--sim", &socket, "--tap", FRONT.0, "--netns", &self.names.front,
-            "--control", &path,
+            "-q",
+            "run",
+            "--sim",
+            &socket,
+            "--tap",
+            FRONT.0,
+            "--netns",
+            &self.names.front,
+            "--control",
+            &path,
         ];
         args.extend(more);
         let args: Vec<String> = args.into_iter().map(str::to_owned).collect();
@@ -133,7 +159,9 @@ impl Stage {
         let end = Instant::now() + Duration::from_secs(15);
         while frontend.stats().is_err() {
             if Instant::now() > end {
-                return Err(Failure::Verdict("the frontend did not start within 15 s".into()));
+                return Err(Failure::Verdict(
+                    "the frontend did not start within 15 s".into(),
+                ));
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -175,10 +203,14 @@ impl Frontend {
             match self.process.0.try_wait() {
                 Ok(Some(status)) if status.success() => return Ok(()),
                 Ok(Some(status)) => {
-                    return Err(Failure::Verdict(format!("the frontend ended with {status}")))
+                    return Err(Failure::Verdict(format!(
+                        "the frontend ended with {status}"
+                    )))
                 }
                 _ if Instant::now() > end => {
-                    return Err(Failure::Verdict("the frontend did not end within 15 s".into()))
+                    return Err(Failure::Verdict(
+                        "the frontend did not end within 15 s".into(),
+                    ))
                 }
                 _ => std::thread::sleep(Duration::from_millis(10)),
             }
@@ -202,7 +234,11 @@ fn paced(stage: &Stage) -> Result<Check, Failure> {
     capture::send_paced(&stage.names, &before)?;
     frontend.finish()?;
     let (ok, seen) = capture::compare(&before, &behind)?;
-    Ok(Check { what: "1000 paced packets, captured on both sides", ok, seen })
+    Ok(Check {
+        what: "1000 paced packets, captured on both sides",
+        ok,
+        seen,
+    })
 }
 
 /// Pings and a transfer each way, and what the kernel counted meanwhile.
@@ -212,14 +248,31 @@ fn traffic(stage: &Stage, args: &Demo) -> Result<Vec<Check>, Failure> {
     let mut checks = vec![Check {
         what: "ping",
         ok: pings.contains(" 0% packet loss"),
-        seen: pings.lines().filter(|line| line.contains("loss")).collect::<String>(),
+        seen: pings
+            .lines()
+            .filter(|line| line.contains("loss"))
+            .collect::<String>(),
     }];
     for (what, from, to, address) in [
-        ("transfer to the guest", &stage.names.back, &stage.names.front, FRONT.1),
-        ("transfer from the guest", &stage.names.front, &stage.names.back, BACK.1),
+        (
+            "transfer to the guest",
+            &stage.names.back,
+            &stage.names.front,
+            FRONT.1,
+        ),
+        (
+            "transfer from the guest",
+            &stage.names.front,
+            &stage.names.back,
+            BACK.1,
+        ),
     ] {
         let done = transfer::run(from, to, address, args.mib, !args.json)?;
-        checks.push(Check { what, ok: done.sent == done.received, seen: done.to_string() });
+        checks.push(Check {
+            what,
+            ok: done.sent == done.received,
+            seen: done.to_string(),
+        });
     }
     // Late acknowledgements would be in one count and not yet in the other.
     let end = Instant::now() + Duration::from_secs(10);
@@ -232,7 +285,11 @@ fn traffic(stage: &Stage, args: &Demo) -> Result<Vec<Check>, Failure> {
                 .map(|(name, kernel, ours)| format!("{name} {kernel} = {ours}"))
                 .collect::<Vec<_>>()
                 .join(", ");
-            checks.push(Check { what: "ip -s link and netfront stats", ok, seen });
+            checks.push(Check {
+                what: "ip -s link and netfront stats",
+                ok,
+                seen,
+            });
             break;
         }
         std::thread::sleep(Duration::from_millis(100));
@@ -242,16 +299,24 @@ fn traffic(stage: &Stage, args: &Demo) -> Result<Vec<Check>, Failure> {
 }
 
 /// What the kernel counted on the frontend's TAP beside what the frontend counted.
-fn counts(
-    stage: &Stage,
-    frontend: &Frontend,
-) -> Result<Vec<(&'static str, u64, u64)>, Failure> {
+fn counts(stage: &Stage, frontend: &Frontend) -> Result<Vec<(&'static str, u64, u64)>, Failure> {
     let mut command = Command::new("ip");
-    command.args(["-n", &stage.names.front, "-s", "-j", "link", "show", "dev", FRONT.0]);
+    command.args([
+        "-n",
+        &stage.names.front,
+        "-s",
+        "-j",
+        "link",
+        "show",
+        "dev",
+        FRONT.0,
+    ]);
     let text = output(&mut command)?;
     let link: Value = serde_json::from_str(&text)
         .map_err(|error| Failure::Verdict(format!("ip printed {text:?}: {error}")))?;
-    let stats = frontend.stats().map_err(Failure::io("asking the frontend"))?;
+    let stats = frontend
+        .stats()
+        .map_err(Failure::io("asking the frontend"))?;
     let number = |value: &Value| value.as_u64().unwrap_or(u64::MAX);
     let kernel = |direction: &str, key: &str| number(&link[0]["stats64"][direction][key]);
     let ours = |key: &str| number(&stats["counters"][key]);

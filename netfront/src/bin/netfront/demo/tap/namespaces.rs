@@ -17,8 +17,10 @@ impl Namespaces {
     /// Creates both, with the loopback up.
     pub fn create() -> Result<Self, Failure> {
         let id = std::process::id();
-        let names =
-            Self { front: format!("netfront-{id}-guest"), back: format!("netfront-{id}-dom0") };
+        let names = Self {
+            front: format!("netfront-{id}-guest"),
+            back: format!("netfront-{id}-dom0"),
+        };
         for name in [&names.front, &names.back] {
             ip(&["netns", "add", name])?;
             ip(&["-n", name, "link", "set", "lo", "up"])?;
@@ -58,6 +60,10 @@ fn ip(args: &[&str]) -> Result<(), Failure> {
     if said.is_empty() {
         Ok(())
     } else {
-        Err(Failure::Verdict(format!("ip {}: {}", args.join(" "), said.trim())))
+        Err(Failure::Verdict(format!(
+            "ip {}: {}",
+            args.join(" "),
+            said.trim()
+        )))
     }
 }

@@ -27,8 +27,17 @@ pub struct Done {
 impl fmt::Display for Done {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rate = self.bytes as f64 * 8.0 / self.time.as_secs_f64() / 1e9;
-        let same = if self.sent == self.received { "both sums" } else { "SUMS DIFFER:" };
-        write!(f, "{} MiB at {rate:.2} Gbit/s, {same} {:.16}…", self.bytes >> 20, self.received)?;
+        let same = if self.sent == self.received {
+            "both sums"
+        } else {
+            "SUMS DIFFER:"
+        };
+        write!(
+            f,
+            "{} MiB at {rate:.2} Gbit/s, {same} {:.16}…",
+            self.bytes >> 20,
+            self.received
+        )?;
         if self.sent != self.received {
             write!(f, " but {:.16}… was sent", self.sent)?;
         }
@@ -47,8 +56,12 @@ pub fn run(from: &str, to: &str, address: &str, mib: u64, live: bool) -> Result<
         .map_err(inside)?
         .map_err(Failure::io("connecting across the driver"))?;
     let (receiver, _) = listener.accept().map_err(Failure::io("accepting"))?;
-    receiver.set_read_timeout(Some(PATIENCE)).map_err(Failure::io("setting a timeout"))?;
-    sender.set_write_timeout(Some(PATIENCE)).map_err(Failure::io("setting a timeout"))?;
+    receiver
+        .set_read_timeout(Some(PATIENCE))
+        .map_err(Failure::io("setting a timeout"))?;
+    sender
+        .set_write_timeout(Some(PATIENCE))
+        .map_err(Failure::io("setting a timeout"))?;
     let moved = AtomicU64::new(0);
     let start = Instant::now();
     std::thread::scope(|scope| {
@@ -57,7 +70,10 @@ pub fn run(from: &str, to: &str, address: &str, mib: u64, live: bool) -> Result<
         while !receiving.is_finished() {
             std::thread::sleep(Duration::from_millis(100));
             if live && std::io::stderr().is_terminal() {
-                eprint!("\r{} of {mib} MiB\x1b[K", moved.load(Ordering::Relaxed) >> 20);
+                eprint!(
+                    "\r{} of {mib} MiB\x1b[K",
+                    moved.load(Ordering::Relaxed) >> 20
+                );
             }
         }
         if live && std::io::stderr().is_terminal() {
@@ -65,14 +81,27 @@ pub fn run(from: &str, to: &str, address: &str, mib: u64, live: bool) -> Result<
         }
         let time = start.elapsed();
         let panicked = |_| Failure::Verdict("a thread of the transfer panicked".into());
-        let sent = sending.join().map_err(panicked)?.map_err(Failure::io("sending"))?;
-        let received = receiving.join().map_err(panicked)?.map_err(Failure::io("receiving"))?;
-        Ok(Done { sent, received, bytes: moved.load(Ordering::Relaxed), time })
+        let sent = sending
+            .join()
+            .map_err(panicked)?
+            .map_err(Failure::io("sending"))?;
+        let received = receiving
+            .join()
+            .map_err(panicked)?
+            .map_err(Failure::io("receiving"))?;
+        Ok(Done {
+            sent,
+            received,
+            bytes: moved.load(Ordering::Relaxed),
+            time,
+        })
     })
 }
 
 fn send(mut stream: TcpStream, mib: u64) -> std::io::Result<String> {
-    let mut block: Vec<u8> = (0..BLOCK as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let mut block: Vec<u8> = (0..BLOCK as u32)
+        .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
     let mut sum = Sha256::new();
     for number in 0..mib {
         // No two blocks are the same: an exchanged one would change the sum.
@@ -97,5 +126,8 @@ fn receive(mut stream: TcpStream, moved: &AtomicU64) -> std::io::Result<String> 
 }
 
 fn hex(sum: Sha256) -> String {
-    sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    sum.finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
