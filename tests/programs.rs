@@ -8,7 +8,10 @@ use netfront_tests::program;
 use serde_json::Value;
 
 fn netfront(args: &[&str]) -> Output {
-    Command::new(program("netfront")).args(args).output().unwrap()
+    Command::new(program("netfront"))
+        .args(args)
+        .output()
+        .unwrap()
 }
 
 fn json(output: &Output) -> Value {
@@ -24,16 +27,31 @@ fn the_demo_has_a_row_for_each_policy_and_loses_nothing() {
         let report = json(&output);
         assert!(output.status.success(), "{frames}: {report:#}");
         let rows = report["rows"].as_array().unwrap();
-        let names: Vec<_> = rows.iter().map(|row| row["policy"].as_str().unwrap()).collect();
+        let names: Vec<_> = rows
+            .iter()
+            .map(|row| row["policy"].as_str().unwrap())
+            .collect();
         assert_eq!(names, ["pool", "per-packet", "copy-always", "no-recycle"]);
         for row in rows {
             assert!(row["packets"].as_u64().unwrap() > 0, "{row:#}");
-            assert_eq!((&row["lost"], &row["corrupt"]), (&0.into(), &0.into()), "{row:#}");
+            assert_eq!(
+                (&row["lost"], &row["corrupt"]),
+                (&0.into(), &0.into()),
+                "{row:#}"
+            );
         }
         assert_eq!(rows[0]["grants_per_packet"], 0.0, "{:#}", rows[0]);
         assert_eq!(rows[0]["allocations_per_packet"], 0.0, "{:#}", rows[0]);
-        assert!(rows[0]["recycle_share"].as_f64().unwrap() > 0.99, "{:#}", rows[0]);
-        assert!(rows[1]["grants_per_packet"].as_f64().unwrap() > 0.9, "{:#}", rows[1]);
+        assert!(
+            rows[0]["recycle_share"].as_f64().unwrap() > 0.99,
+            "{:#}",
+            rows[0]
+        );
+        assert!(
+            rows[1]["grants_per_packet"].as_f64().unwrap() > 0.9,
+            "{:#}",
+            rows[1]
+        );
     }
 }
 
@@ -61,12 +79,18 @@ fn off_xen_the_driver_says_so_and_probe_points_to_the_demo() {
     assert!(String::from_utf8_lossy(&probe.stderr).contains("netfront demo"));
     let run = netfront(&["run", "--echo"]);
     assert!(!run.status.success());
-    assert!(String::from_utf8_lossy(&run.stderr).contains("Xen"), "{run:?}");
+    assert!(
+        String::from_utf8_lossy(&run.stderr).contains("Xen"),
+        "{run:?}"
+    );
 }
 
 #[test]
 fn a_wrong_socket_is_refused_and_nothing_else_is_tried() {
     let run = netfront(&["run", "--sim", "/nonexistent/xen", "--echo"]);
     assert_eq!(run.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&run.stderr).contains("/nonexistent/xen"), "{run:?}");
+    assert!(
+        String::from_utf8_lossy(&run.stderr).contains("/nonexistent/xen"),
+        "{run:?}"
+    );
 }

@@ -37,13 +37,21 @@ fn replay(policy: PoolPolicy, untrusted: bool) -> Vec<Vec<u8>> {
     let backend = Backend::start(&back, Config::new(DomId(1), peer)).unwrap();
 
     let front = Domain::simulated(&socket, DomId(1)).unwrap();
-    let config = QueueConfig { policy, untrusted, ..QueueConfig::default() };
+    let config = QueueConfig {
+        policy,
+        untrusted,
+        ..QueueConfig::default()
+    };
     let mut device = Device::builder(0).queue(config).connect(&front).unwrap();
     let out = directory.path().join("out.pcap");
     let mut consumer = Capture::new(Null, CaptureFile::create(&out, 65_535).unwrap());
     let end = Instant::now() + Duration::from_secs(60);
     while device.queue().stats().rx_packets.get() < expected {
-        assert!(Instant::now() < end, "the replay did not end: {:?}", backend.counters());
+        assert!(
+            Instant::now() < end,
+            "the replay did not end: {:?}",
+            backend.counters()
+        );
         if round(device.queue(), &mut consumer).unwrap() == 0 {
             sleep(device.queue(), &consumer, Duration::from_millis(10)).unwrap();
         }
@@ -57,8 +65,15 @@ fn replay(policy: PoolPolicy, untrusted: bool) -> Vec<Vec<u8>> {
 #[test]
 fn a_recorded_capture_comes_out_with_the_same_bytes_in_the_same_order() {
     let recorded = packets(Path::new(RECORDED));
-    assert!(recorded.len() > 100, "the capture has {} packets", recorded.len());
-    assert!(recorded.iter().any(|packet| packet.len() > 4096), "none takes several slots");
+    assert!(
+        recorded.len() > 100,
+        "the capture has {} packets",
+        recorded.len()
+    );
+    assert!(
+        recorded.iter().any(|packet| packet.len() > 4096),
+        "none takes several slots"
+    );
     for policy in PoolPolicy::ALL {
         assert_eq!(replay(policy, false), recorded, "with the policy {policy}");
     }

@@ -25,7 +25,15 @@ impl Stage {
 
     fn backend(&self) -> Process {
         let socket = self.socket.to_str().unwrap();
-        let args = ["serve", "--sim", socket, "--generate", "1500", "--rate", "20000"];
+        let args = [
+            "serve",
+            "--sim",
+            socket,
+            "--generate",
+            "1500",
+            "--rate",
+            "20000",
+        ];
         Process::start("netback-sim", &args, &self.log("backend"))
     }
 
@@ -58,7 +66,9 @@ impl Drop for Stage {
 fn end_simulated_xen(socket: &Path) {
     let wanted = ["simulated-xen".to_owned(), socket.display().to_string()];
     for process in std::fs::read_dir("/proc").unwrap().flatten() {
-        let Ok(line) = std::fs::read_to_string(process.path().join("cmdline")) else { continue };
+        let Ok(line) = std::fs::read_to_string(process.path().join("cmdline")) else {
+            continue;
+        };
         let words: Vec<String> = line.split('\0').map(str::to_owned).collect();
         let pid = process.file_name().to_string_lossy().parse().ok();
         if let Some(pid) = pid.filter(|_| wanted.iter().all(|word| words.contains(word))) {
@@ -72,8 +82,16 @@ fn end_simulated_xen(socket: &Path) {
 /// The pages of the pools: granted, and the sum of where they are.
 fn pool(report: &Value) -> (u64, u64) {
     let count = |name: &str| report["counters"][name].as_u64().unwrap();
-    let places = ["pool_free", "pool_posted", "pool_leased", "pool_quarantined"];
-    (count("pool_granted"), places.iter().map(|place| count(place)).sum())
+    let places = [
+        "pool_free",
+        "pool_posted",
+        "pool_leased",
+        "pool_quarantined",
+    ];
+    (
+        count("pool_granted"),
+        places.iter().map(|place| count(place)).sum(),
+    )
 }
 
 #[test]
@@ -87,12 +105,41 @@ fn a_killed_frontend_is_followed_by_another_that_connects_and_the_backend_lives(
         frontend.kill();
         frontend = stage.frontend();
         let report = stage.wait_for_traffic(1);
-        assert_eq!(pool(&report), pool(&first), "pages are missing after a restart");
+        assert_eq!(
+            pool(&report),
+            pool(&first),
+            "pages are missing after a restart"
+        );
     }
     let after = (backend.descriptors(), frontend.descriptors());
-    assert_eq!(after, descriptors, "descriptors leak:\n{}", backend.errors());
+    assert_eq!(
+        after,
+        descriptors,
+        "descriptors leak:\n{}",
+        backend.errors()
+    );
     let panics = backend.errors().matches("panicked").count();
     assert_eq!(panics, 0, "{}", backend.errors());
+}
+
+#[test]
+fn a_signal_ends_either_end_in_order() {
+    let stage = Stage::new();
+    let mut backend = stage.backend();
+    let mut frontend = stage.frontend();
+    stage.wait_for_traffic(1);
+    assert_eq!(frontend.terminate(), Some(0), "{}", frontend.errors());
+    assert!(stats(&stage.socket).is_none(), "its socket is still there");
+    let mut frontend = stage.frontend();
+    stage.wait_for_traffic(1);
+    // What was under way when the first frontend ended is missing: exit code 3 says so.
+    let code = backend.terminate();
+    assert!(
+        matches!(code, Some(0 | 3)),
+        "{code:?}: {}",
+        backend.errors()
+    );
+    assert_eq!(frontend.terminate(), Some(0), "{}", frontend.errors());
 }
 
 #[test]
@@ -106,10 +153,19 @@ fn a_killed_backend_is_noticed_said_once_and_connected_to_again_by_the_same_fron
         backend.kill();
         backend = stage.backend();
         let report = stage.wait_for_traffic(round + 1);
-        assert_eq!(pool(&report), pool(&first), "pages are missing after reconnecting");
+        assert_eq!(
+            pool(&report),
+            pool(&first),
+            "pages are missing after reconnecting"
+        );
         assert_eq!(report["pid"], first["pid"], "the frontend did not live");
     }
     assert_eq!(frontend.descriptors(), descriptors, "descriptors leak");
     let said = frontend.errors().matches("the backend left").count() as u64;
-    assert_eq!(said, restarts(), "said once for each:\n{}", frontend.errors());
+    assert_eq!(
+        said,
+        restarts(),
+        "said once for each:\n{}",
+        frontend.errors()
+    );
 }

@@ -150,17 +150,19 @@ impl Device {
             return Err(error);
         }
         queue.kick()?;
+        // A cable that is out, or an MTU that changed since the offer was read, will not be told again.
+        let (carrier, mtu) = connection.link();
         let link = Link {
             mac: offer.mac,
-            mtu: offer.mtu,
-            carrier: true,
+            mtu,
+            carrier,
             features: offer.features,
             split_event_channels: split,
             untrusted: config.untrusted,
         };
         tracing::info!(
             backend = %offer.backend_id,
-            mtu = offer.mtu,
+            mtu,
             split,
             untrusted = config.untrusted,
             "vif {} is connected", builder.vif
@@ -201,7 +203,7 @@ impl Device {
     ///
     /// # Errors
     /// [`Reconnect`] carries what is needed for another attempt.
-    pub fn reconnect(self) -> Result<Self, Reconnect> {
+    pub fn reconnect(self) -> Result<Self, Box<Reconnect>> {
         self.disconnect().retry()
     }
 
@@ -258,7 +260,7 @@ impl Reconnect {
     ///
     /// # Errors
     /// Itself, for the next attempt, with the reason.
-    pub fn retry(self) -> Result<Device, Self> {
+    pub fn retry(self) -> Result<Device, Box<Self>> {
         let attempt = Connection::open(&self.domain, self.builder.vif).and_then(|connection| {
             Device::establish(
                 &self.domain,
@@ -267,9 +269,11 @@ impl Reconnect {
                 Arc::clone(&self.stats),
             )
         });
-        attempt.map_err(|error| Self {
-            error: Some(error),
-            ..self
+        attempt.map_err(|error| {
+            Box::new(Self {
+                error: Some(error),
+                ..self
+            })
         })
     }
 

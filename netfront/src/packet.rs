@@ -141,6 +141,8 @@ impl Packet<'_> {
 
 /// The copied head of an [`OwnedPacket`].
 #[derive(Debug)]
+// Inline on purpose: to keep a packet takes no allocation.
+#[allow(clippy::large_enum_variant)]
 enum Head {
     Inline(ArrayVec<u8, INLINE_HEAD>),
     Boxed(Box<[u8]>),

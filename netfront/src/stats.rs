@@ -189,3 +189,45 @@ impl Snapshot {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_snapshot_tells_counters_by_name_and_what_was_added_since() {
+        let stats = QueueStats::default();
+        stats.rx_packets.add(3);
+        let before = stats.snapshot();
+        stats.rx_packets.add(4);
+        stats.pool_free.set(9);
+        let now = stats.snapshot();
+        assert_eq!((before.get("rx_packets"), now.get("rx_packets")), (3, 7));
+        assert_eq!(now.since(&before).get("rx_packets"), 4);
+        assert_eq!(now.since(&before).get("pool_free"), 9);
+        assert_eq!(now.get("no such counter"), 0);
+        // A level can fall; that is no number of events.
+        stats.pool_free.set(2);
+        assert_eq!(stats.snapshot().since(&now).get("pool_free"), 0);
+    }
+
+    #[test]
+    fn every_counter_has_a_name_of_its_own_and_says_what_it_means() {
+        let table = QueueStats::default().table();
+        let names: BTreeSet<_> = table.iter().map(|(name, _, _)| name).collect();
+        assert_eq!(names.len(), table.len());
+        assert!(table.iter().all(|(_, _, meaning)| meaning.ends_with('.')));
+    }
+
+    #[test]
+    fn every_fault_has_a_counter_of_its_own_name() {
+        for fault in PacketFault::ALL {
+            let stats = QueueStats::default();
+            stats.dropped(fault).add(1);
+            let name = format!("rx_drop_{}", fault.name());
+            assert_eq!(stats.snapshot().get(&name), 1, "{name}");
+        }
+    }
+}

@@ -1,4 +1,5 @@
 //! Nothing is allocated for a packet. In a binary of its own, since the allocator counts for all threads.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
 

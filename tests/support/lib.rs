@@ -41,11 +41,22 @@ pub fn program(name: &str) -> PathBuf {
             directory.pop();
         }
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "-q", "--bins", "-p", "netfront", "-p", "netback-sim"]);
+        cargo.args([
+            "build",
+            "-q",
+            "--bins",
+            "-p",
+            "netfront",
+            "-p",
+            "netback-sim",
+        ]);
         if directory.ends_with("release") {
             cargo.arg("--release");
         }
-        assert!(cargo.status().expect("cargo runs").success(), "the programs do not build");
+        assert!(
+            cargo.status().expect("cargo runs").success(),
+            "the programs do not build"
+        );
         directory
     });
     directory.join(name)
@@ -64,7 +75,11 @@ impl Process {
     /// # Panics
     /// If it does not start.
     pub fn start(name: &str, args: &[&str], log: &Path) -> Self {
-        let errors = File::options().create(true).append(true).open(log).expect("a log");
+        let errors = File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .expect("a log");
         let child = Command::new(program(name))
             .args(args)
             .stdin(Stdio::null())
@@ -72,7 +87,10 @@ impl Process {
             .stderr(errors)
             .spawn()
             .expect("the program starts");
-        Self { child, log: log.to_owned() }
+        Self {
+            child,
+            log: log.to_owned(),
+        }
     }
 
     /// Kills it as `kill -9` does.
@@ -81,13 +99,28 @@ impl Process {
         let _ = self.child.wait();
     }
 
+    /// Asks it to end, as an administrator does, and returns its exit code.
+    ///
+    /// # Panics
+    /// If it does not end.
+    pub fn terminate(&mut self) -> Option<i32> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let status = wait_for("the end of a process", || {
+            self.child.try_wait().ok().flatten()
+        });
+        status.code()
+    }
+
     /// Its open file descriptors.
     ///
     /// # Panics
     /// If it has ended.
     pub fn descriptors(&self) -> usize {
         let path = format!("/proc/{}/fd", self.child.id());
-        fs::read_dir(&path).unwrap_or_else(|_| panic!("it has ended: {}", self.errors())).count()
+        fs::read_dir(&path)
+            .unwrap_or_else(|_| panic!("it has ended: {}", self.errors()))
+            .count()
     }
 
     /// What it wrote to standard error.
@@ -115,5 +148,8 @@ pub fn stats(socket: &Path) -> Option<Value> {
 
 /// How often each process is killed: 20 times, or what the variable RESTARTS says.
 pub fn restarts() -> u64 {
-    std::env::var("RESTARTS").ok().and_then(|text| text.parse().ok()).unwrap_or(20)
+    std::env::var("RESTARTS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(20)
 }

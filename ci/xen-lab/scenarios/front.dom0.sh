@@ -1,6 +1,5 @@
 # shellcheck shell=sh
-# front: our driver in the guest with the kernel's netback in dom0. It connects, loses nothing, carries
-# bytes unharmed both ways, and after its start grants not one page.
+# front: our driver with the kernel's netback: connects, loses nothing, carries a file unharmed, grants nothing after its start.
 
 # hypervisor_counter NAME WHEN: a total since the start, out of the statistics saved at that time.
 hypervisor_counter() {

@@ -38,12 +38,21 @@ front_stats() { netfront stats --vif 0 --json; }
 # Regions of pages that the program shares, as the kernel sees them.
 front_mappings() { grep -c /dev/xen/gntalloc "/proc/$(cat /run/lab/netfront.pid)/maps"; }
 
+# What each thread waits for, as the kernel sees it: the first question when a program hangs.
+front_threads() {
+    tail -n 20 /run/lab/netfront.log
+    for thread in "/proc/$(cat /run/lab/netfront.pid)/task"/*; do
+        echo "thread $(cat "$thread/comm"): system call $(cut -d' ' -f1-4 "$thread/syscall" 2>/dev/null)"
+        cat "$thread/stack" 2>/dev/null
+    done
+}
+
 front_stop() {
     kill -TERM "$(cat /run/lab/netfront.pid)"
     tries=50
     while front_alive; do
         tries=$((tries - 1))
-        [ "$tries" -gt 0 ] || { echo "netfront did not end within 10 s of SIGTERM"; return 1; }
+        [ "$tries" -gt 0 ] || { echo "netfront did not end within 10 s of SIGTERM"; front_threads; return 1; }
         sleep 0.2
     done
 }

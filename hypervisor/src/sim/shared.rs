@@ -278,7 +278,7 @@ impl Drop for Grants {
         drop(frames);
         if self.granted {
             add(&attachment.counters.revokes, self.pages as u64);
-                    add(&attachment.counters.system_calls, 2);
+            add(&attachment.counters.system_calls, 2);
         }
     }
 }

@@ -279,7 +279,8 @@ pub(super) fn what_belongs_to_others_is_not_written(ground: &Ground) {
 
 pub(super) fn a_strange_path_is_refused(ground: &Ground) {
     with_each_client(ground, "strange", |room| {
-        for path in ["a//b", "white space", "/", ""] {
+        // Not "/": the real xenstored lets domain 0 write there.
+        for path in ["a//b", "white space", ""] {
             assert!(room.store.write(path, "x").is_err(), "{path:?}");
         }
         let path = room.path("a");

@@ -17,14 +17,16 @@
 
 mod features;
 pub(crate) mod keys;
+mod offer;
 mod state;
 
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
-use hypervisor::{DomId, Domain, Store};
+use hypervisor::{Domain, Store};
 
 pub use features::{Features, Wants};
+pub use offer::Offer;
 pub use state::XenbusState;
 
 use crate::queue::{Ports, QueueKeys};
@@ -33,23 +35,6 @@ use crate::Error;
 /// How long a watch may be silent before the key is read anyway: an event can be lost (xenstore-rs
 /// loses one that comes before the answer to its WATCH).
 const REREAD: Duration = Duration::from_millis(500);
-
-/// What the toolstack and the backend say of the vif.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Offer {
-    /// The domain of the backend, to which everything is granted.
-    pub backend_id: DomId,
-    /// The backend's directory in the store.
-    pub backend: String,
-    /// The address of the vif.
-    pub mac: [u8; 6],
-    /// Bytes of payload in a frame; 1500 if the store does not say.
-    pub mtu: u32,
-    /// False if the toolstack says `trusted` = 0.
-    pub trusted: bool,
-    /// What the backend can do.
-    pub features: Features,
-}
 
 /// What the backend said while it was connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,20 +61,25 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Opens the store and finds the vif.
+    /// Opens the store by its default client.
     ///
     /// # Errors
-    /// If there is no store or no such vif.
+    /// If there is no store.
     pub fn open(domain: &Domain, vif: u32) -> Result<Self, Error> {
-        Ok(Self {
-            store: domain.store()?,
+        Ok(Self::over(domain.store()?, vif))
+    }
+
+    /// The same over a store that is open already, by whichever client.
+    pub fn over(store: Box<dyn Store>, vif: u32) -> Self {
+        Self {
+            store,
             vif,
             frontend: keys::frontend(vif),
             backend: String::new(),
             watched: Vec::new(),
             carrier: true,
             mtu: 0,
-        })
+        }
     }
 
     /// Brings both sides to the start: own state Initialising, backend in InitWait. A backend that is
@@ -215,6 +205,11 @@ impl Connection {
         Ok(())
     }
 
+    /// Whether the cable is in, and the MTU, as they were last read.
+    pub fn link(&self) -> (bool, u32) {
+        (self.carrier, self.mtu)
+    }
+
     /// Waits for the next thing that the backend or the toolstack says. `None` after `timeout`.
     ///
     /// # Errors
@@ -301,8 +296,14 @@ impl Connection {
         keys::join(&self.backend, key)
     }
 
+    /// A node that must not be read is as good as absent: when the toolstack removes a backend's directory,
+    /// the store judges by the nearest parent that is left, which belongs to the driver domain, and
+    /// refuses. Taken for a failure of the store, the backend's end would never be noticed.
     fn read(&mut self, path: &str) -> Result<Option<String>, Error> {
-        Ok(self.store.read(path)?)
+        match self.store.read(path) {
+            Err(hypervisor::Error::StorePermission { .. }) => Ok(None),
+            other => Ok(other?),
+        }
     }
 
     fn put(&mut self, key: &str, value: u32) -> Result<(), Error> {
@@ -375,98 +376,6 @@ impl Connection {
             self.store.next_event(left.min(REREAD))?;
         }
     }
-
-    fn read_offer(&mut self) -> Result<Offer, Error> {
-        let key = keys::join(&self.frontend, keys::BACKEND_ID);
-        let text = self.read(&key)?.ok_or_else(|| Error::NoVif {
-            vif: self.vif,
-            key: key.clone(),
-        })?;
-        let backend_id = text.trim().parse().map(DomId).map_err(|_| Error::BadKey {
-            key,
-            found: text,
-            wanted: "a domain number",
-        })?;
-        let features = Features {
-            sg: self.offered(keys::FEATURE_SG)?,
-            gso_tcpv4: self.offered(keys::FEATURE_GSO_TCPV4)?,
-            gso_tcpv6: self.offered(keys::FEATURE_GSO_TCPV6)?,
-            csum_offload: !self.offered(keys::FEATURE_NO_CSUM_OFFLOAD)?,
-            ipv6_csum_offload: self.offered(keys::FEATURE_IPV6_CSUM_OFFLOAD)?,
-            split_event_channels: self.offered(keys::FEATURE_SPLIT_EVENT_CHANNELS)?,
-            max_queues: self.number(keys::MULTI_QUEUE_MAX_QUEUES)?.unwrap_or(1),
-        };
-        if !self.offered(keys::FEATURE_RX_COPY)? {
-            // The other way, page flipping, was taken out of every kernel long ago.
-            let backend = self.backend.clone();
-            return Err(Error::MissingFeature {
-                backend,
-                feature: keys::FEATURE_RX_COPY,
-            });
-        }
-        let trusted = self.read(&keys::join(&self.frontend, keys::TRUSTED))?;
-        Ok(Offer {
-            backend_id,
-            backend: self.backend.clone(),
-            mac: self.read_mac()?,
-            mtu: self.read_mtu()?,
-            trusted: trusted.as_deref().map(str::trim) != Some("0"),
-            features,
-        })
-    }
-
-    fn number(&mut self, key: &str) -> Result<Option<u32>, Error> {
-        let value = self.read(&self.backend_key(key))?;
-        Ok(value.and_then(|text| text.trim().parse().ok()))
-    }
-
-    fn offered(&mut self, key: &str) -> Result<bool, Error> {
-        Ok(self.number(key)?.is_some_and(|value| value != 0))
-    }
-
-    /// The vif's address: from the frontend's directory, or the backend's where some toolstacks keep it.
-    fn read_mac(&mut self) -> Result<[u8; 6], Error> {
-        let own = keys::join(&self.frontend, keys::MAC);
-        let text = match self.read(&own)? {
-            Some(text) => text,
-            None => self
-                .read(&self.backend_key(keys::MAC))?
-                .ok_or_else(|| Error::NoVif {
-                    vif: self.vif,
-                    key: own.clone(),
-                })?,
-        };
-        parse_mac(&text).ok_or(Error::BadKey {
-            key: own,
-            found: text,
-            wanted: "an address like 00:16:3e:01:02:03",
-        })
-    }
-
-    fn read_mtu(&mut self) -> Result<u32, Error> {
-        let text = self.read(&keys::join(&self.frontend, keys::MTU))?;
-        // 68 is the least that IPv4 works with, 65535 the most that a netif packet can be.
-        let mtu = text.and_then(|text| text.trim().parse().ok());
-        Ok(mtu
-            .filter(|mtu| (68..=65_521).contains(mtu))
-            .unwrap_or(1500))
-    }
-
-    fn read_carrier(&mut self) -> Result<bool, Error> {
-        let carrier = self.read(&self.backend_key(keys::CARRIER))?;
-        let disconnect = self.read(&keys::join(&self.frontend, keys::DISCONNECT))?;
-        let pulled = disconnect.is_some_and(|value| matches!(value.trim(), "1" | "true"));
-        Ok(carrier.as_deref().map(str::trim) != Some("0") && !pulled)
-    }
-}
-
-fn parse_mac(text: &str) -> Option<[u8; 6]> {
-    let mut mac = [0; 6];
-    let mut parts = text.trim().split(':');
-    for byte in &mut mac {
-        *byte = u8::from_str_radix(parts.next()?, 16).ok()?;
-    }
-    parts.next().is_none().then_some(mac)
 }
 
 impl std::fmt::Debug for Connection {
@@ -475,27 +384,5 @@ impl std::fmt::Debug for Connection {
             .field("vif", &self.vif)
             .field("backend", &self.backend)
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::parse_mac;
-
-    #[test]
-    fn an_address_is_six_hexadecimal_bytes_and_nothing_else() {
-        assert_eq!(
-            parse_mac("00:16:3E:01:02:ff\n"),
-            Some([0, 0x16, 0x3e, 1, 2, 0xff])
-        );
-        for bad in [
-            "",
-            "00:16:3e:01:02",
-            "00:16:3e:01:02:03:04",
-            "00:16:3e:01:02:gg",
-            "1:2",
-        ] {
-            assert_eq!(parse_mac(bad), None, "{bad:?}");
-        }
     }
 }

@@ -127,7 +127,7 @@ fn again(mut pending: Reconnect, service: &Service) -> Option<Device> {
                     tracing::warn!("not connected yet, trying on: {error}");
                     said = true;
                 }
-                pending = next;
+                pending = *next;
                 std::thread::sleep(PAUSE);
             }
         }

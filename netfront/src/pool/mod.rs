@@ -13,11 +13,10 @@ mod growth;
 #[allow(unsafe_code)]
 mod lease;
 mod policy;
+mod returns;
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
-use crossbeam_queue::ArrayQueue;
 use hypervisor::{Access, DomId, Domain, GrantRef, SharedPages};
 use xen_ring::Page;
 
@@ -25,7 +24,9 @@ pub use growth::Growth;
 pub use lease::Lease;
 pub(crate) use lease::{view, view_mut};
 pub use policy::PoolPolicy;
+pub use returns::Returns;
 
+use crate::waker::Waker;
 use crate::Error;
 
 /// Pages that are granted, and later freed, together: the unit in which gntalloc frees.
@@ -64,29 +65,6 @@ pub struct Census {
     pub leased: usize,
     /// Withdrawn for good, since the backend may still hold them.
     pub quarantined: usize,
-}
-
-/// The lane by which leased pages come home, from any thread.
-#[derive(Debug)]
-pub struct Returns {
-    lane: ArrayQueue<PoolPage>,
-    returned: AtomicU64,
-}
-
-impl Returns {
-    fn new(capacity: usize) -> Self {
-        Self {
-            lane: ArrayQueue::new(capacity.max(1)),
-            returned: AtomicU64::new(0),
-        }
-    }
-
-    /// Takes a page back. The lane has room for every page that the pool can have, so it is never full.
-    pub(crate) fn give(&self, page: PoolPage) {
-        if self.lane.push(page).is_ok() {
-            self.returned.fetch_add(1, Ordering::Relaxed);
-        }
-    }
 }
 
 struct Entry {
@@ -274,8 +252,8 @@ impl Pool {
     /// Asks the control thread for a batch when the free list runs low.
     #[inline]
     pub fn collect(&mut self) {
-        if !self.returns.lane.is_empty() {
-            while let Some(page) = self.returns.lane.pop() {
+        if !self.returns.is_empty() {
+            while let Some(page) = self.returns.take() {
                 self.leased -= 1;
                 // Which bytes its packet took is not known any more.
                 self.scrub(&page, 0, xen_ring::PAGE_SIZE);
@@ -290,6 +268,14 @@ impl Pool {
         }
     }
 
+    /// For a ring that hardly has a page left, before its owner sleeps: has `owner` woken by the next page
+    /// that comes home. True if there are free pages, so that it must not sleep.
+    pub(crate) fn await_return(&mut self, owner: &Arc<Waker>) -> bool {
+        self.returns.call(owner);
+        self.collect();
+        !self.free.is_empty()
+    }
+
     #[cold]
     fn replenish(&mut self) {
         while let Some(pages) = self.growth.take() {
@@ -299,6 +285,7 @@ impl Pool {
                 self.adopt(pages);
             }
         }
+        self.refused |= self.growth.take_refusal();
         let room = self.config.limit.saturating_sub(self.granted);
         if self.free.len() < BATCH && room >= BATCH && !self.refused {
             self.growth.want();

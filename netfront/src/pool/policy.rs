@@ -65,3 +65,21 @@ impl FromStr for PoolPolicy {
             })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_policy_is_read_back_by_its_name_and_others_are_refused_with_the_names_there_are() {
+        for policy in PoolPolicy::ALL {
+            assert_eq!(policy.name().parse(), Ok(policy));
+            assert_eq!(policy.to_string(), policy.name());
+        }
+        let refused = "pooled".parse::<PoolPolicy>().expect_err("no such policy");
+        assert!(
+            refused.contains("pooled") && refused.contains("copy-always"),
+            "{refused}"
+        );
+    }
+}

@@ -333,10 +333,13 @@ impl Queue {
         while let Some(port) = self.masked.pop() {
             self.events.unmask(port)?;
         }
+        // Without pages there are no packets, and so no events: then a page that comes home is what the
+        // owner waits for.
+        let pages = self.rx.is_starved() && self.rx.pool.await_return(&self.waker);
         // Both rings are asked, even if the first has work: an unasked ring stays silent.
         let rx = self.rx.final_check()?;
         let tx = self.tx.in_flight() > 0 && self.tx.final_check()?;
-        Ok(rx || tx)
+        Ok(pages || rx || tx)
     }
 
     /// Sleeps until there is work, somebody calls, or the time is over.

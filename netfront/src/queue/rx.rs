@@ -74,9 +74,14 @@ impl RxQueue {
             }
             self.posted[usize::from(slot)] = Some(page);
         }
-        if (self.ring.in_flight() as usize) < SLOTS / 8 {
+        if self.is_starved() {
             stats.rx_starved.add(1);
         }
+    }
+
+    /// True if the pool left the ring with hardly a page.
+    pub fn is_starved(&self) -> bool {
+        (self.ring.in_flight() as usize) < SLOTS / 8
     }
 
     /// Shows the backend what was posted.

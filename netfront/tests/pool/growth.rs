@@ -5,9 +5,11 @@ use std::time::Duration;
 use hypervisor::Access;
 use netback_sim::{peer, Backend, Config};
 use netfront::pool::{Pool, PoolConfig, BATCH};
-use netfront::{Device, Offload, PoolPolicy, QueueConfig};
+use netfront::{Device, Offload, PoolPolicy, QueueConfig, Wake};
 
-use crate::common::{count, detach_all, frame, receive_all, until, World, BACK, FRONT, SLOTS};
+use crate::common::{
+    count, detach_all, frame, receive_all, until, World, BACK, FRONT, PATIENCE, SLOTS,
+};
 
 fn pages(rx_pages: usize, rx_limit: usize) -> QueueConfig {
     QueueConfig {
@@ -139,8 +141,49 @@ fn when_the_hypervisor_refuses_more_grants_receiving_never_stops() {
         kept.extend(detach_all(&mut queue));
         // One comes home for each batch that leaves: the pool must not take that for plenty.
         kept.pop_front();
+        // The counting before each sleep is when it is noticed.
+        queue.export();
     }
     assert!(count(&queue, "rx_condensed") > 1000);
+}
+
+#[test]
+fn a_ring_that_ran_empty_is_filled_when_pages_come_home_although_its_owner_sleeps() {
+    let world = World::with_grant_limit(256 + 2 + SLOTS);
+    for _ in 0..5 {
+        let (mut queue, mut back) = world.pair(&pages(SLOTS, 768));
+        // One burst takes all pages away before the pool learns that there are no more.
+        for seed in 0..64 {
+            back.deliver(&frame(4 * 4096, seed));
+        }
+        let kept = detach_all(&mut queue);
+        assert_eq!((kept.len(), back.take_posted()), (64, 0));
+        // Nothing is posted, so no packet and no event can come.
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(20));
+                drop(kept);
+            });
+            while back.take_posted() < SLOTS {
+                assert_ne!(queue.wait(PATIENCE).unwrap(), Wake::Timeout);
+                receive_all(&mut queue);
+            }
+        });
+    }
+}
+
+#[test]
+fn pages_that_came_home_to_an_empty_ring_before_the_sleep_end_it_at_once() {
+    let world = World::with_grant_limit(256 + 2 + SLOTS);
+    let (mut queue, mut back) = world.pair(&pages(SLOTS, 768));
+    for seed in 0..64 {
+        back.deliver(&frame(4 * 4096, seed));
+    }
+    drop(detach_all(&mut queue));
+    assert_eq!(back.take_posted(), 0);
+    assert_eq!(queue.wait(PATIENCE).unwrap(), Wake::Work);
+    receive_all(&mut queue);
+    assert_eq!(back.take_posted(), SLOTS);
 }
 
 #[test]

@@ -143,8 +143,11 @@ fn with_scrub_no_page_is_posted_with_what_a_packet_left_in_it() {
     clean(&mut queue, &mut back, "copied because the pool was short");
     drop(kept);
     clean(&mut queue, &mut back, "come home");
+    // Kept, so that the pages that were lent before are the next to be posted.
+    let mut kept = Vec::new();
     for seed in 0..20 {
         back.deliver(&frame(8000, seed));
+        kept.extend(detach_all(&mut queue));
         clean(&mut queue, &mut back, "after that");
     }
 }

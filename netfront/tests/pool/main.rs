@@ -7,6 +7,7 @@
 //! | `growth` | growing, reaching the limit, shrinking |
 //! | `leases` | pages that are away with consumers, and what a backend can still do to them |
 //! | `policies` | the ways that the pool is compared with |
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -6,6 +6,7 @@
 //! | `transmit` | sent packets, a full ring, ids and pages that return |
 //! | `hostile` | packets that are wrong, and rings that are broken |
 //! | `wakeup` | who is rung when, and that no wake-up is lost |
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -68,6 +68,8 @@ pub fn run(arguments: &Serve) -> Result<ExitCode, Box<dyn Error>> {
 
 /// Is the simulated Xen.
 pub fn simulated_xen(arguments: &SimulatedXen) -> Result<ExitCode, Box<dyn Error>> {
+    // Its own name: whoever kills the backend by name does not mean its hypervisor.
+    let _ = rustix::thread::set_name(c"simulated-xen");
     let mut options = server::Options::new();
     if arguments.linger > 0 {
         options = options.linger(Duration::from_secs(arguments.linger));

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use netfront::hypervisor::{sim, DomId, Domain};
+use netfront::hypervisor::{sim, DomId, Domain, Store, StoreClient};
 
 use crate::args::Ground;
 use crate::failure::Failure;
@@ -14,6 +14,19 @@ pub fn domain(ground: &Ground) -> Result<Domain, Failure> {
     match &ground.sim {
         Some(socket) => Ok(Domain::simulated(socket, DomId(ground.domid))?),
         None => Ok(Domain::xen()?),
+    }
+}
+
+/// The store as the command line's domain sees it, without standing on the ground: beside a running
+/// driver, too.
+pub fn store(ground: &Ground) -> Result<Box<dyn Store>, Failure> {
+    match &ground.sim {
+        Some(socket) => Ok(sim::store(
+            socket,
+            DomId(ground.domid),
+            StoreClient::default(),
+        )?),
+        None => Ok(Domain::xen()?.store()?),
     }
 }
 
@@ -31,6 +44,8 @@ pub fn control_socket(sim: Option<&Path>, vif: u32) -> PathBuf {
 
 /// Runs the simulated Xen until nobody has used it for a minute.
 pub fn simulated_xen(socket: &Path) -> Result<(), Failure> {
+    // Its own name: whoever kills the driver by name does not mean its hypervisor.
+    let _ = rustix::thread::set_name(c"simulated-xen");
     let options = sim::server::Options::new().linger(Duration::from_secs(60));
     Ok(sim::server::run(socket, options)?)
 }

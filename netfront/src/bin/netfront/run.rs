@@ -46,7 +46,7 @@ impl QueueOptions {
 
 /// Connects a vif and keeps it connected until a signal.
 pub fn run(args: Run) -> Result<(), Failure> {
-    let bell = Bell::new()?;
+    let (bell, held) = Bell::new()?;
     let domain = domain(&args.ground)?;
     let service = Arc::new(Service::default());
     let (consumer, tap) = consumer(&args)?;
@@ -67,26 +67,23 @@ pub fn run(args: Run) -> Result<(), Failure> {
         .deadline(Duration::from_secs(args.deadline));
 
     let worker = Arc::clone(&service);
-    let ended = bell.ringer()?;
     // The queue's thread opens the event channel handle: the interrupt carries this name.
     let thread = std::thread::Builder::new()
         .name(format!("nf{}q0", args.vif))
         .spawn(move || {
             let mut consumer = consumer;
-            let done = builder
-                .connect_counting(&domain, Arc::clone(worker.stats()))
-                .and_then(|device| serve(device, consumer.as_mut(), &worker));
-            // Whatever became of it, the main thread must hear.
-            let _ = (&ended).write(&[0]);
-            done
+            let _held = held;
+            let device = builder.connect_counting(&domain, Arc::clone(worker.stats()))?;
+            serve(device, consumer.as_mut(), &worker)
         })
         .map_err(Failure::io("starting the queue's thread"))?;
 
     let mut progress = Progress::new();
-    while !thread.is_finished() {
-        // A signal, or the thread's end; stopping what has ended does nothing.
-        if bell.wait(progress.pause())? {
-            service.stop();
+    loop {
+        match bell.wait(progress.pause())? {
+            Woken::ThreadEnded => break,
+            Woken::Signal => service.stop(),
+            Woken::Timeout => {}
         }
         progress.line(&service);
     }
@@ -100,42 +97,53 @@ pub fn run(args: Run) -> Result<(), Failure> {
     Ok(done?)
 }
 
-/// Wakes the main thread when a signal comes or the queue's thread ends: nothing polls.
+/// What wakes the main thread. Nothing polls.
+#[derive(Debug, PartialEq, Eq)]
+enum Woken {
+    Signal,
+    ThreadEnded,
+    Timeout,
+}
+
+/// A pipe for signals, and one whose other end is held by the queue's thread: when that ends, in whatever
+/// way, its end is closed.
 struct Bell {
-    heard: UnixStream,
-    rung: UnixStream,
+    signals: UnixStream,
+    thread: UnixStream,
 }
 
 impl Bell {
-    fn new() -> Result<Self, Failure> {
+    /// Installs the signal handlers. The second value is for the thread to hold.
+    fn new() -> Result<(Self, UnixStream), Failure> {
         let failed = || Failure::io("installing signal handlers");
-        let (heard, rung) = UnixStream::pair().map_err(failed())?;
-        heard.set_nonblocking(true).map_err(failed())?;
+        let (signals, ringer) = UnixStream::pair().map_err(failed())?;
+        let (thread, held) = UnixStream::pair().map_err(failed())?;
+        signals.set_nonblocking(true).map_err(failed())?;
         for signal in [SIGINT, SIGTERM] {
-            let ringer = rung.try_clone().map_err(failed())?;
+            let ringer = ringer.try_clone().map_err(failed())?;
             signal_hook::low_level::pipe::register(signal, ringer).map_err(failed())?;
         }
-        Ok(Self { heard, rung })
+        Ok((Self { signals, thread }, held))
     }
 
-    fn ringer(&self) -> Result<UnixStream, Failure> {
-        self.rung
-            .try_clone()
-            .map_err(Failure::io("sharing the signal pipe"))
-    }
-
-    /// Sleeps until it rings or the time is over. True if it rang.
-    fn wait(&self, timeout: Option<Duration>) -> Result<bool, Failure> {
+    fn wait(&self, timeout: Option<Duration>) -> Result<Woken, Failure> {
         let timeout = timeout.and_then(|time| Timespec::try_from(time).ok());
-        let mut fds = [PollFd::new(&self.heard, PollFlags::IN)];
+        let mut fds = [
+            PollFd::new(&self.thread, PollFlags::IN),
+            PollFd::new(&self.signals, PollFlags::IN),
+        ];
         match poll(&mut fds, timeout.as_ref()) {
-            Ok(0) | Err(rustix::io::Errno::INTR) => Ok(false),
-            Ok(_) => {
-                let _ = (&self.heard).read(&mut [0; 16]);
-                Ok(true)
-            }
-            Err(error) => Err(Failure::io("waiting for signals")(error.into())),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(Failure::io("waiting for signals")(error.into())),
         }
+        if !fds[0].revents().is_empty() {
+            return Ok(Woken::ThreadEnded);
+        }
+        if !fds[1].revents().is_empty() {
+            let _ = (&self.signals).read(&mut [0; 16]);
+            return Ok(Woken::Signal);
+        }
+        Ok(Woken::Timeout)
     }
 }
 

@@ -1,0 +1,96 @@
+//! Answers ARP, ping and UDP for one IPv4 address, straight from the vif: no kernel stack, no TAP.
+//!
+//! `echo --address 10.0.0.2 [--vif N] [--sim SOCKET]`
+
+mod common;
+
+use std::error::Error;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use netfront::{Device, Offload, Packet, Queue, SendError};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let address: Ipv4Addr = common::option("--address")
+        .ok_or("give --address A.B.C.D")?
+        .parse()?;
+    // The ground to stand on: this Xen domain, or a domain of a simulated Xen.
+    let domain = common::domain()?;
+    // Connecting makes this thread the owner of the queue: it alone receives and sends.
+    let mut device = Device::builder(common::vif()?).connect(&domain)?;
+    let mac = device.link().mac;
+    println!("answering for {address}");
+    // Answers wait here until the batch is over: while packets are delivered the queue is busy.
+    let mut answers: Vec<Vec<u8>> = Vec::new();
+    loop {
+        let queue = device.queue();
+        queue.receive(64, |packet| answers.extend(answer(packet, mac, address)))?;
+        // Takes back the pages of answers that the backend has sent.
+        queue.reclaim()?;
+        send(queue, &mut answers)?;
+        // One publication and at most one event for all of the above.
+        queue.flush()?;
+        // Returns at once if there is more to do. No wake-up is lost.
+        queue.wait(Duration::from_secs(1))?;
+        while let Some(change) = device.change() {
+            println!("{change:?}");
+            if let netfront::Change::BackendLeft(_) = change {
+                // Everything is negotiated anew; nothing of the old connection is left.
+                device = device.reconnect().map_err(|failed| match failed.error {
+                    Some(error) => error.to_string(),
+                    None => "not connected again".into(),
+                })?;
+            }
+        }
+    }
+}
+
+/// Sends what there is room for. The rest is dropped, as a network does.
+fn send(queue: &mut Queue, answers: &mut Vec<Vec<u8>>) -> Result<(), SendError> {
+    for answer in answers.drain(..) {
+        match queue.send(&[&answer], Offload::default()) {
+            Ok(()) | Err(SendError::Full) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// The answer to a packet, if it is for us and asks for one.
+fn answer(packet: &Packet<'_>, mac: [u8; 6], address: Ipv4Addr) -> Option<Vec<u8>> {
+    // Copied as a whole: an answer is made of it. A program that only looks needs no copy.
+    let mut frame: Vec<u8> = packet.slices().flatten().copied().collect();
+    let own = address.octets();
+    match (frame.get(12..14)?, frame.get(14)?) {
+        // ARP: who has our address? Its request (1) becomes an answer (2), the two ends swap places.
+        ([8, 6], _) if frame.get(20..22)? == [0, 1] && frame.get(38..42)? == own => {
+            frame[21] = 2;
+            frame.copy_within(22..32, 32);
+            frame[22..28].copy_from_slice(&mac);
+            frame[28..32].copy_from_slice(&own);
+        }
+        // IPv4 without options. The sums over both addresses do not change when they swap places.
+        ([8, 0], 0x45) if frame.get(30..34)? == own => {
+            match (*frame.get(23)?, *frame.get(34)?) {
+                // A ping (8) becomes a pong (0): its checksum grows by the difference.
+                (1, 8) => {
+                    frame[34] = 0;
+                    let (sum, carry) =
+                        u16::from_be_bytes([frame[36], *frame.get(37)?]).overflowing_add(0x800);
+                    frame[36..38].copy_from_slice(&(sum + u16::from(carry)).to_be_bytes());
+                }
+                // UDP: the ports swap. No checksum (0) is allowed, and the sender's may be blank.
+                (17, _) if frame.len() >= 42 => {
+                    frame[34..38].rotate_left(2);
+                    frame[40..42].fill(0);
+                }
+                _ => return None,
+            }
+            frame[26..34].rotate_left(4);
+        }
+        _ => return None,
+    }
+    frame.copy_within(6..12, 0);
+    frame[6..12].copy_from_slice(&mac);
+    Some(frame)
+}
