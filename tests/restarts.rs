@@ -34,7 +34,14 @@ impl Stage {
             "--rate",
             "20000",
         ];
-        Process::start("netback-sim", &args, &self.log("backend"))
+        let backend = Process::start("netback-sim", &args, &self.log("backend"));
+        // The first one starts the simulated Xen: a frontend that comes before finds nothing.
+        wait_for("the simulated Xen", || {
+            hypervisor::sim::is_running(&self.socket)
+                .ok()
+                .filter(|&running| running)
+        });
+        backend
     }
 
     fn frontend(&self) -> Process {

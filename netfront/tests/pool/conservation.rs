@@ -166,7 +166,11 @@ fn config(policy: PoolPolicy, pages: usize, untrusted: bool) -> QueueConfig {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 24,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     /// H-6: no page is in two places, in any order of events; a second post fails in the backend.
     #[test]

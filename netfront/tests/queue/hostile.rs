@@ -282,7 +282,11 @@ fn packets_answered_as_if_they_were_extra_infos_cost_pages_but_no_panic() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 64,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     /// Whatever is in the rings: an error or packets, in bounded time, and no byte out of bounds.
     #[test]

@@ -19,7 +19,7 @@ use serde_json::{json, Value};
 use crate::args::Stats;
 use crate::failure::Failure;
 use crate::ground::control_socket;
-use crate::output::table;
+use crate::output::{say, table};
 
 /// What the answers are made of.
 pub struct Subject {
@@ -159,7 +159,7 @@ pub fn show(args: &Stats) -> Result<(), Failure> {
     );
     let reply = ask(&path).map_err(Failure::io(what))?;
     if args.json {
-        println!("{reply:#}");
+        say!("{reply:#}");
         return Ok(());
     }
     let mut rows = Vec::new();
@@ -173,7 +173,7 @@ pub fn show(args: &Stats) -> Result<(), Failure> {
             rows.push(vec![format!("{prefix}{name}"), value.to_string()]);
         }
     }
-    println!(
+    say!(
         "vif {}, {}",
         args.vif,
         if reply["connected"] == true {
@@ -182,7 +182,7 @@ pub fn show(args: &Stats) -> Result<(), Failure> {
             "not connected"
         }
     );
-    println!("{}", table(&["counter", "value"], &rows));
+    say!("{}", table(&["counter", "value"], &rows));
     Ok(())
 }
 

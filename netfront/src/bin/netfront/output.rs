@@ -1,4 +1,13 @@
-//! Tables for people. JSON is made where the values are.
+//! What is printed, and tables for people. JSON is made where the values are.
+
+/// Prints a line. A reader that has gone (`| head`) is no reason to panic, as `println!` would.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+pub(crate) use say;
 
 /// Aligns columns: numbers to the right, words to the left.
 pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {

@@ -13,6 +13,7 @@ use crate::args::Probe;
 use crate::control::mac_text;
 use crate::failure::Failure;
 use crate::ground::store;
+use crate::output::say;
 
 /// One line of the answer.
 struct Finding {
@@ -46,12 +47,12 @@ pub fn probe(args: &Probe) -> Result<(), Failure> {
     }
     let good = findings.iter().all(|finding| finding.found.is_ok());
     if args.json {
-        println!("{:#}", report(args.vif, good, &findings));
+        say!("{:#}", report(args.vif, good, &findings));
     } else {
         for Finding { what, found } in &findings {
             match found {
-                Ok(text) => println!("ok       {what}: {text}"),
-                Err(text) => println!("missing  {what}: {text}"),
+                Ok(text) => say!("ok       {what}: {text}"),
+                Err(text) => say!("missing  {what}: {text}"),
             }
         }
     }

@@ -18,6 +18,7 @@ use crate::args::{QueueOptions, Run};
 use crate::control::{self, Subject};
 use crate::failure::Failure;
 use crate::ground::{control_socket, domain};
+use crate::output::say;
 
 impl QueueOptions {
     /// How the command line wants the queue.
@@ -92,7 +93,7 @@ pub fn run(args: Run) -> Result<(), Failure> {
         .join()
         .map_err(|_| Failure::Verdict("the queue's thread panicked: a bug of netfront".into()))?;
     if args.json {
-        println!("{:#}", subject.report());
+        say!("{:#}", subject.report());
     }
     Ok(done?)
 }

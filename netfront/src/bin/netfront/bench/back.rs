@@ -15,6 +15,7 @@ use super::limit::{End, PAGES};
 use super::{fill, pin, BATCH, CPUS};
 use crate::args::BenchEnd;
 use crate::failure::Failure;
+use crate::output::say;
 
 /// Fills its own buffer in full for each packet; reads one line of those that come.
 struct Wire {
@@ -67,14 +68,14 @@ pub fn back(args: &BenchEnd) -> Result<(), Failure> {
     };
     let _backend = Backend::start(&domain, Config::new(DomId(1), wire))
         .map_err(|error| Failure::Verdict(format!("the backend did not start: {error}")))?;
-    println!("{}", json!({ "event": "ready" }));
+    say!("{}", json!({ "event": "ready" }));
     // Until the parent ends this process.
     std::thread::sleep(Duration::from_secs(3600));
     Ok(())
 }
 
 fn limit(args: &BenchEnd, domain: &Domain) -> Result<(), Failure> {
-    println!("{}", json!({ "event": "ready" }));
+    say!("{}", json!({ "event": "ready" }));
     let mut line = String::new();
     std::io::stdin()
         .lock()

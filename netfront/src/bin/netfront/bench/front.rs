@@ -12,6 +12,7 @@ use super::limit::{End, PAGES};
 use super::{fill, pin, BATCH, CPUS};
 use crate::args::BenchEnd;
 use crate::failure::Failure;
+use crate::output::say;
 
 /// Reads one line of each packet.
 struct Reader {
@@ -58,7 +59,7 @@ pub fn front(args: &BenchEnd) -> Result<(), Failure> {
     } else {
         transport(args, &domain, time)?
     };
-    println!("{}", json!({ "event": "done", "mpps": rate / 1e6 }));
+    say!("{}", json!({ "event": "done", "mpps": rate / 1e6 }));
     Ok(())
 }
 
@@ -100,7 +101,7 @@ fn transport(args: &BenchEnd, domain: &Domain, time: Duration) -> Result<f64, Fa
 fn limit(args: &BenchEnd, domain: &Domain, time: Duration) -> Result<f64, Failure> {
     let shared = domain.share(DomId(0), PAGES + 1, Access::ReadWrite)?;
     let references: Vec<u32> = (0..=PAGES).map(|index| shared.reference(index).0).collect();
-    println!("{}", json!({ "event": "shared", "references": references }));
+    say!("{}", json!({ "event": "shared", "references": references }));
     let end = End {
         control: shared.page(0),
         pages: (1..=PAGES).map(|index| shared.page(index)).collect(),

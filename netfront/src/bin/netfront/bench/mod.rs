@@ -18,7 +18,7 @@ use crate::args::Bench;
 use crate::demo::child::Child;
 use crate::failure::Failure;
 use crate::ground::start_simulated_xen;
-use crate::output::table;
+use crate::output::{say, table};
 
 /// Packets that are published together.
 pub const BATCH: usize = 32;
@@ -56,7 +56,7 @@ pub fn bench(args: &Bench) -> Result<(), Failure> {
     let mut rows = Vec::new();
     for direction in ["rx", "tx"] {
         for &size in &args.sizes {
-            say(args, &format!("limit {direction} {size}"));
+            tell(args, &format!("limit {direction} {size}"));
             // Pages that a packet fits in: the limit has one page a packet.
             let limit = if size <= xen_ring::PAGE_SIZE {
                 Some(pair(args, &socket, size, direction, None)?)
@@ -64,7 +64,7 @@ pub fn bench(args: &Bench) -> Result<(), Failure> {
                 None
             };
             for &policy in &args.policies {
-                say(args, &format!("{policy} {direction} {size}"));
+                tell(args, &format!("{policy} {direction} {size}"));
                 let mpps = pair(args, &socket, size, direction, Some(policy))?;
                 rows.push(json!({
                     "size": size,
@@ -78,11 +78,11 @@ pub fn bench(args: &Bench) -> Result<(), Failure> {
             }
         }
     }
-    say(args, "");
+    tell(args, "");
     if args.json {
-        println!("{:#}", json!({ "schema": 1, "batch": BATCH, "rows": rows }));
+        say!("{:#}", json!({ "schema": 1, "batch": BATCH, "rows": rows }));
     } else {
-        println!("{}", render(&rows));
+        say!("{}", render(&rows));
     }
     Ok(())
 }
@@ -128,7 +128,7 @@ fn pair(
         .ok_or_else(|| Failure::Verdict("the frontend's end has no rate".into()))
 }
 
-fn say(args: &Bench, what: &str) {
+fn tell(args: &Bench, what: &str) {
     if !args.json && std::io::stderr().is_terminal() {
         eprint!("\r{what}\x1b[K");
         let _ = std::io::stderr().flush();

@@ -18,6 +18,7 @@ use serde_json::json;
 
 use crate::args::DemoBack;
 use crate::failure::Failure;
+use crate::output::say;
 
 /// A peer that can be told to send no more.
 struct Gate<P> {
@@ -104,7 +105,7 @@ pub fn back(args: &DemoBack) -> Result<(), Failure> {
     });
     let backend = Backend::start(&domain, config)
         .map_err(|error| Failure::Verdict(format!("the backend did not start: {error}")))?;
-    println!("{}", json!({ "event": "ready" }));
+    say!("{}", json!({ "event": "ready" }));
 
     let mut lines = std::io::stdin().lock().lines();
     if lines.next().is_none() {
@@ -112,7 +113,7 @@ pub fn back(args: &DemoBack) -> Result<(), Failure> {
     }
     closed.store(true, Ordering::Relaxed);
     settle(|| backend.counters().rx_packets);
-    println!(
+    say!(
         "{}",
         json!({ "event": "stopped", "sent": backend.counters().rx_packets })
     );
@@ -153,6 +154,6 @@ fn finish(domain: &Domain, backend: BackendHandle, expected: u64) -> Result<(), 
         "corrupt": verified.corrupt + verified.foreign + verified.duplicate,
         "hypercalls": hypercalls,
     });
-    println!("{done}");
+    say!("{done}");
     Ok(())
 }

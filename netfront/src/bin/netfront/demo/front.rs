@@ -20,6 +20,7 @@ use serde_json::json;
 
 use crate::args::DemoFront;
 use crate::failure::Failure;
+use crate::output::say;
 
 /// Makes verifiable packets and verifies those that come.
 struct Load {
@@ -110,7 +111,7 @@ pub fn front(args: &DemoFront) -> Result<(), Failure> {
     while !shared.connected.load(Ordering::Acquire) && !thread.is_finished() {
         std::thread::sleep(tick);
     }
-    println!("{}", json!({ "event": "connected" }));
+    say!("{}", json!({ "event": "connected" }));
     std::thread::sleep(Duration::from_secs_f64(args.warm_up));
     let before = Moment::now(&stats, &domain);
     let allocations = allocations();
@@ -123,7 +124,7 @@ pub fn front(args: &DemoFront) -> Result<(), Failure> {
     let measured = Moment::now(&stats, &domain).since(&before);
 
     generating.store(false, Ordering::Relaxed);
-    println!("{}", json!({ "event": "measured" }));
+    say!("{}", json!({ "event": "measured" }));
     let mut line = String::new();
     io::stdin()
         .lock()
@@ -143,7 +144,7 @@ pub fn front(args: &DemoFront) -> Result<(), Failure> {
     result["lost"] = counts.lost.into();
     result["reordered"] = counts.reordered.into();
     result["corrupt"] = (counts.corrupt + counts.foreign + counts.duplicate).into();
-    println!("{result}");
+    say!("{result}");
     Ok(())
 }
 

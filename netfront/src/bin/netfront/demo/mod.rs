@@ -15,7 +15,7 @@ use serde_json::{json, Value};
 use crate::args::Demo;
 use crate::failure::Failure;
 use crate::ground::start_simulated_xen;
-use crate::output::{per_packet, table};
+use crate::output::{per_packet, say, table};
 use child::Child;
 
 /// The part of a row's time that is not counted.
@@ -34,9 +34,10 @@ pub fn demo(args: &Demo) -> Result<(), Failure> {
         None => PoolPolicy::ALL.to_vec(),
     };
     if !args.json {
-        println!(
+        say!(
             "verified traffic both ways, {}-byte frames, on a simulated Xen: {} s in all",
-            args.frames, args.seconds
+            args.frames,
+            args.seconds
         );
     }
     let seconds = args.seconds as f64 / policies.len() as f64;
@@ -55,10 +56,10 @@ pub fn demo(args: &Demo) -> Result<(), Failure> {
             "failures": failures,
             "rows": rows,
         });
-        println!("{report:#}");
+        say!("{report:#}");
     } else {
-        println!("\n{}", render(&rows));
-        println!(
+        say!("\n{}", render(&rows));
+        say!(
             "\nAll figures but packets, Mpps and Gbit/s are a packet, of the frontend's process. \
              CPU: seconds a million packets.\nOn a simulated Xen a grant costs what it costs the kernel \
              here (a mapping), a hypercall nothing."
@@ -148,7 +149,7 @@ fn run_policy(
         }
     }
     if live && std::io::stdout().is_terminal() {
-        print!("\r\x1b[K");
+        let _ = write!(std::io::stdout(), "\r\x1b[K");
     }
     Ok(row)
 }
@@ -162,10 +163,10 @@ fn show(policy: PoolPolicy, progress: &Value) {
         rate("tx")
     );
     if std::io::stdout().is_terminal() {
-        print!("\r{line}\x1b[K");
+        let _ = write!(std::io::stdout(), "\r{line}\x1b[K");
         let _ = std::io::stdout().flush();
     } else {
-        println!("{line}");
+        say!("{line}");
     }
 }
 

@@ -19,7 +19,7 @@ use crate::args::Demo;
 use crate::control;
 use crate::failure::Failure;
 use crate::ground::{respawn, start_simulated_xen, Guarded};
-use crate::output::table;
+use crate::output::{say, table};
 use namespaces::Namespaces;
 
 /// The frontend's TAP and address, in the first namespace.
@@ -49,7 +49,7 @@ pub fn demo(args: &Demo) -> Result<(), Failure> {
             .iter()
             .map(|check| json!({ "what": check.what, "ok": check.ok, "seen": check.seen }))
             .collect();
-        println!("{:#}", json!({ "schema": 1, "ok": ok, "checks": rows }));
+        say!("{:#}", json!({ "schema": 1, "ok": ok, "checks": rows }));
     } else {
         let rows: Vec<Vec<String>> = checks
             .iter()
@@ -62,7 +62,7 @@ pub fn demo(args: &Demo) -> Result<(), Failure> {
                 ]
             })
             .collect();
-        println!("{}", table(&["check", "is", "seen"], &rows));
+        say!("{}", table(&["check", "is", "seen"], &rows));
     }
     if ok {
         Ok(())
