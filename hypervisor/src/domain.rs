@@ -182,6 +182,23 @@ impl Domain {
         }
     }
 
+    /// Raises the limit that [`Self::grant_limit`] tells, for all processes. For who has the right to.
+    ///
+    /// # Errors
+    ///
+    /// Without the right to (root), and on the simulation, whose limit is fixed.
+    pub fn raise_grant_limit(&self, pages: usize) -> Result<(), Error> {
+        match &self.ground {
+            Ground::Xen => xen::memory::raise_grant_limit(pages),
+            #[cfg(feature = "sim")]
+            Ground::Sim(_) => Err(Error::Unsupported {
+                what: "Raising the limit of shared pages",
+                by: "the simulated Xen",
+                hint: "start it with another limit",
+            }),
+        }
+    }
+
     /// What this domain has done so far.
     pub fn counters(&self) -> Counts {
         self.counters.snapshot()

@@ -57,8 +57,16 @@ pub struct Config {
     /// How long a frontend may take to close when the backend stops.
     pub close_patience: Duration,
     /// How long a frontend that was connected to an earlier backend may take to notice that it is
-    /// gone. After that its rings are taken over as they are, as netback does.
+    /// gone. Until then the backend shows InitWait, and a frontend that sees it closes and comes
+    /// back. After that its rings are taken over as they are. The kernel does only the latter,
+    /// at once, when its module is loaded again while a guest is connected.
     pub stale_patience: Duration,
+    /// Answer the frontend's states as the kernel's netback does. Otherwise what netback would
+    /// not forgive is forgiven: the state Initialised counts as Connected; new keys in state
+    /// Connected make a new connection without a close between; a frontend whose `state` is gone
+    /// may come back while the toolstack wants the vif; states that no frontend may show are passed
+    /// over. A frontend that is tested with this off may not work on Xen.
+    pub strict: bool,
     /// The other end of the wire.
     pub peer: Box<dyn Peer>,
 }
@@ -75,6 +83,7 @@ impl Config {
             spin: Duration::from_micros(20),
             close_patience: Duration::from_secs(1),
             stale_patience: Duration::from_secs(5),
+            strict: true,
             peer: Box::new(peer),
         }
     }
@@ -224,7 +233,7 @@ impl BackendHandle {
         self.shared.status().front
     }
 
-    /// Why the vif was last taken down, if the guest broke the protocol.
+    /// How the guest last broke the protocol, so that the vif was taken down or asked to close.
     pub fn fault(&self) -> Option<String> {
         self.shared.status().fault.clone()
     }
@@ -245,7 +254,8 @@ impl BackendHandle {
         self.shared.status().dropped
     }
 
-    /// False when the thread has ended: the toolstack took the vif away, or the store is gone.
+    /// False when the thread has ended: the toolstack took the vif away, or the frontend's `state`
+    /// is gone (while [`Config::strict`]), or the store is.
     pub fn is_running(&self) -> bool {
         !self.shared.status().ended
     }

@@ -76,7 +76,7 @@ counters! {
     connects,
     /// Times that it was disconnected.
     disconnects,
-    /// Times that the guest broke the protocol and the vif was taken down.
+    /// Times that the guest broke the protocol, so that the vif was taken down or asked to close.
     faults,
 }
 

@@ -28,7 +28,8 @@ pub enum State {
 }
 
 impl State {
-    /// The state behind the text in the store. Anything that is no state is [`State::Unknown`].
+    /// The state behind the text in the store. Anything that is no state is [`State::Unknown`]. (The
+    /// kernel reads a number above 8 as a state that it refuses, and other text as this one.)
     pub fn from_text(text: &str) -> State {
         match text.trim() {
             "1" => State::Initialising,

@@ -4,6 +4,36 @@
 //! Nothing here waits: each change of the store is an event, and what has to happen after a while
 //! is a deadline that the loop in [`crate::backend`] sleeps until. A frontend may make any jump,
 //! legal or not; the worst that it gets is a closed vif.
+//!
+//! By default the table is that of Linux (`drivers/net/xen-netback/xenbus.c`, `frontend_changed`
+//! and `set_backend_state`): the frontend's state names a goal, and the backend walks to it through
+//! all states that lie between. A frontend that works here should work there, so nothing is
+//! forgiven that netback does not forgive:
+//!
+//! - Initialised (3) means nothing. Only Connected (4) makes a connection.
+//! - Connected while the backend is connected does nothing, whatever the keys say by then. Who has
+//!   new rings closes first.
+//! - A frontend whose state is gone (0) has lost its vif for good, even while the toolstack wants
+//!   it: netback unregisters the device, and only a toolstack can make another.
+//! - A state that only backends have (2) is refused: an error is written and Closing shown. The
+//!   rings stay until the frontend closes, and [`Situation::own`] stays what it was. The same holds
+//!   for 7 and 8: the kernel takes 7 since it has XDP, which is not offered here; a netback
+//!   without it refuses them like this.
+//!
+//! [`Situation::strict`] switched off forgives these four: Initialised counts as Connected;
+//! other keys in state 4 make a new connection; a vif that the toolstack wants stays, closed,
+//! without a frontend; and senseless states are passed over.
+//!
+//! What differs from the kernel in either mode:
+//!
+//! - A backend that begins and finds the frontend in state 4. The kernel, when its module is loaded
+//!   again, goes to Connected at once and takes over the rings where they stand. Here that
+//!   frontend may be a process whose backend was killed, and that can notice it: InitWait is
+//!   shown for [`stale_patience`](crate::backend::Config::stale_patience), and only then are the
+//!   rings taken over.
+//! - A connection that fails, or rings that the guest broke. netback writes an error and stays in
+//!   Connected with nothing behind it. Here the state is Closed, so that the frontend can see it.
+//!   As in netback, the way out is by a state other than 4.
 
 use crate::state::State;
 
@@ -14,10 +44,12 @@ pub(crate) enum Step {
     Disconnect,
     /// Write the features again: the next frontend may be another one.
     Announce,
-    /// Show this state.
+    /// Go to this state and show it.
     Show(State),
     /// Take the frontend's rings and channels; then show that we are connected.
     Connect,
+    /// Say that the frontend's state makes no sense, and show Closing without going there.
+    Refuse,
     /// The vif is gone for good.
     Finish,
 }
@@ -25,15 +57,17 @@ pub(crate) enum Step {
 /// What is known when the frontend's state was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Situation {
-    /// The state that we show.
+    /// The state that we are in.
     pub(crate) own: State,
     /// The state that the frontend shows.
     pub(crate) front: State,
     /// The toolstack wants the vif to stay.
     pub(crate) online: bool,
-    /// What the frontend wrote differs from what we are connected to, or from what was there when
-    /// we came or failed: it is worth a try.
+    /// What the frontend wrote is worth a try: it is not what we are connected to, nor what was
+    /// there when we came or failed.
     pub(crate) fresh: bool,
+    /// Forgive nothing that the kernel does not forgive.
+    pub(crate) strict: bool,
 }
 
 /// What to do.
@@ -44,138 +78,74 @@ pub(crate) fn decide(situation: Situation) -> Vec<Step> {
         front,
         online,
         fresh,
+        strict,
     } = situation;
-    let close: &[Step] = &[Step::Disconnect, Step::Show(Closing), Step::Show(Closed)];
-    let open: &[Step] = &[Step::Announce, Step::Show(InitWait)];
-    match (front, own) {
+    let mut steps = Vec::new();
+    match front {
         // It begins. If we still have an old connection, the frontend has not closed it: it was
-        // killed, and this is the next one. netback walks through all states here too.
-        (Initialising, InitWait) => vec![],
-        (Initialising, Connected) => [close, open].concat(),
-        (Initialising, Closing) => [&[Step::Show(Closed)], open].concat(),
-        (Initialising, _) => open.to_vec(),
+        // killed, and this is the next one.
+        Initialising => walk(own, InitWait, &mut steps),
 
-        // Its keys are there. netback insists on Connected; Initialised means the same to other
-        // kinds of device, and some frontends show it first.
-        (Initialised | Connected, InitWait) if fresh => vec![Step::Connect],
-        (Initialised | Connected, Connected) if fresh => [close, open, &[Step::Connect]].concat(),
-        // Straight from a closed vif, as netback allows: but not with keys that have failed.
-        (Initialised | Connected, Closed | Closing) if fresh => [open, &[Step::Connect]].concat(),
-        (Initialised | Connected, _) => vec![],
+        Initialised if strict => {}
+        // The kernel's table knows nothing of keys: these are the ones that have failed already.
+        Initialised | Connected if !fresh => {}
+        Initialised | Connected => {
+            if own == Connected && !strict {
+                walk(own, InitWait, &mut steps);
+                steps.push(Step::Connect);
+            } else {
+                walk(own, Connected, &mut steps);
+            }
+        }
 
         // It closes. Some do a whole cycle of closing before they connect for the first time, and
-        // wait at each step: so the answer is the same in every state.
-        (Closing, InitWait | Connected) => vec![Step::Disconnect, Step::Show(Closing)],
-        (Closing, Closed) => vec![Step::Show(Closing)],
-        (Closing, _) => vec![],
-
-        // It is closed, or its directory is gone. It stays possible to come back while the
-        // toolstack wants the vif.
-        (Closed | Unknown, _) => {
-            let mut steps = match own {
-                Closed => vec![],
-                Closing => vec![Step::Show(Closed)],
-                _ => close.to_vec(),
-            };
+        // wait at each step.
+        Closing => walk(own, Closing, &mut steps),
+        Closed => {
+            walk(own, Closed, &mut steps);
             if !online {
                 steps.push(Step::Finish);
             }
-            steps
+        }
+        Unknown => {
+            walk(own, Closed, &mut steps);
+            if strict || !online {
+                steps.push(Step::Finish);
+            }
         }
 
-        // States of backends, and the reconfiguration that only XDP uses.
-        (InitWait | Reconfiguring | Reconfigured, _) => vec![],
+        InitWait | Reconfiguring | Reconfigured if strict => steps.push(Step::Refuse),
+        InitWait | Reconfiguring | Reconfigured => {}
+    }
+    steps
+}
+
+/// The shortest way from one state to another, with what has to be done at each stop.
+fn walk(mut own: State, goal: State, steps: &mut Vec<Step>) {
+    use State::*;
+    while own != goal {
+        own = match (own, goal) {
+            (Initialising, Closed) | (Closing, _) => Closed,
+            (Closed, Closing) => Closing,
+            (Initialising | Closed, _) => InitWait,
+            (InitWait, Connected) => Connected,
+            (InitWait | Connected, _) => {
+                if own == Connected {
+                    steps.push(Step::Disconnect);
+                }
+                Closing
+            }
+            // A backend is in none of the other states.
+            _ => return,
+        };
+        match own {
+            InitWait => steps.extend([Step::Announce, Step::Show(InitWait)]),
+            Connected => steps.push(Step::Connect),
+            _ => steps.push(Step::Show(own)),
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use State::*;
-
-    const ALL: [State; 9] = [
-        Unknown,
-        Initialising,
-        InitWait,
-        Initialised,
-        Connected,
-        Closing,
-        Closed,
-        Reconfiguring,
-        Reconfigured,
-    ];
-
-    /// The state that we show after `front` was seen, and whether rings are held.
-    fn after(own: State, front: State, fresh: bool) -> (State, bool) {
-        let mut shown = own;
-        let mut held = own == Connected;
-        let steps = decide(Situation {
-            own,
-            front,
-            online: true,
-            fresh,
-        });
-        for step in steps {
-            match step {
-                Step::Disconnect => held = false,
-                Step::Show(state) => shown = state,
-                Step::Connect => {
-                    assert!(!held, "rings taken twice: {own} {front}");
-                    (shown, held) = (Connected, true);
-                }
-                Step::Announce => assert!(!held),
-                Step::Finish => panic!("online, yet finished"),
-            }
-        }
-        (shown, held)
-    }
-
-    #[test]
-    fn rings_are_held_exactly_while_connected_after_any_jump() {
-        for own in [Initialising, InitWait, Connected, Closing, Closed] {
-            for front in ALL {
-                for fresh in [false, true] {
-                    let (shown, held) = after(own, front, fresh);
-                    assert_eq!(shown == Connected, held, "{own} sees {front}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_frontend_that_begins_always_finds_a_waiting_backend() {
-        for own in [Initialising, InitWait, Connected, Closing, Closed] {
-            assert_eq!(after(own, Initialising, false).0, InitWait, "{own}");
-        }
-    }
-
-    #[test]
-    fn a_frontend_that_closes_gets_each_answer_from_every_state() {
-        for own in [InitWait, Connected, Closing, Closed] {
-            assert_eq!(after(own, Closing, false).0, Closing, "{own}");
-            assert_eq!(after(own, Closed, false).0, Closed, "{own}");
-            assert_eq!(after(own, Unknown, false).0, Closed, "{own}");
-        }
-    }
-
-    #[test]
-    fn keys_that_have_failed_are_not_tried_again() {
-        for own in [InitWait, Closing, Closed] {
-            assert_eq!(after(own, Connected, false), (own, false));
-            assert_eq!(after(own, Connected, true), (Connected, true));
-        }
-    }
-
-    #[test]
-    fn a_vif_that_the_toolstack_gives_up_ends_when_the_frontend_is_closed() {
-        for front in [Closed, Unknown] {
-            let steps = decide(Situation {
-                own: Connected,
-                front,
-                online: false,
-                fresh: false,
-            });
-            assert_eq!(steps.last(), Some(&Step::Finish));
-        }
-    }
-}
+#[path = "xenbus_tests.rs"]
+mod tests;

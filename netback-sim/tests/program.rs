@@ -208,3 +208,61 @@ fn wrong_arguments_and_impossible_sockets_are_told_apart() {
         "{stderr}"
     );
 }
+
+/// The simulated Xen that a `serve` has started on this socket.
+fn started_xen(socket: &Path) -> Option<rustix::process::Pid> {
+    let wanted = ["simulated-xen", socket.to_str().unwrap()];
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .find_map(|process| {
+            let line = std::fs::read_to_string(process.path().join("cmdline")).ok()?;
+            let words: Vec<&str> = line.split('\0').collect();
+            let pid = process.file_name().to_str()?.parse().ok()?;
+            let found = wanted.iter().all(|word| words.contains(word));
+            rustix::process::Pid::from_raw(pid).filter(|_| found)
+        })
+}
+
+#[test]
+fn who_kills_the_backend_by_its_name_does_not_kill_the_simulated_xen() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let socket = dir.path().join("xen");
+    let serving = Serving::start(&socket, &[]);
+    let xen = started_xen(&socket).expect("a simulated Xen");
+    let name = |pid: rustix::process::Pid| {
+        let path = format!("/proc/{}/comm", pid.as_raw_nonzero());
+        std::fs::read_to_string(path).unwrap().trim().to_owned()
+    };
+    // What `pkill` and `killall` compare with.
+    until("its own name", || name(xen) == "simulated-xen");
+    let child = serving.0.as_ref().unwrap();
+    assert_eq!(name(rustix::process::Pid::from_child(child)), "netback-sim");
+    drop(serving);
+    assert!(hypervisor::sim::is_running(&socket).unwrap());
+    rustix::process::kill_process(xen, rustix::process::Signal::TERM).unwrap();
+}
+
+#[test]
+fn readers_that_have_gone_are_no_failure() {
+    let xen = Xen::start();
+    for json in [false, true] {
+        let socket = xen.socket();
+        let mut arguments = vec![
+            "serve",
+            "--duration",
+            "1",
+            "--sim",
+            socket.to_str().unwrap(),
+        ];
+        arguments.extend(json.then_some("--json"));
+        let mut child = Command::new(PROGRAM)
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop((child.stdout.take(), child.stderr.take()));
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+    }
+}

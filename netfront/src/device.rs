@@ -4,23 +4,20 @@
 //! backend's state, carrier and MTU, grants more pages when the pool runs low, and wakes the owner when
 //! something changed.
 
-use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
+mod control;
+
+use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
-use std::thread::{Builder as ThreadBuilder, JoinHandle};
 use std::time::Duration;
 
-use arrayvec::ArrayVec;
-use hypervisor::{Access, DomId, Domain};
-use rustix::event::{poll, PollFd, PollFlags, Timespec};
+use hypervisor::Domain;
 
-use crate::connection::{Change, Connection, Features, Offer, Wants};
-use crate::pool::Growth;
+use crate::connection::{Change, Connection, Features, Wants};
 use crate::queue::{Queue, QueueConfig};
 use crate::stats::QueueStats;
-use crate::waker::Waker;
 use crate::Error;
+
+use control::Control;
 
 /// How long each step of the handshake may take, unless told otherwise.
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -49,6 +46,7 @@ pub struct Builder {
     queue: QueueConfig,
     wants: Wants,
     deadline: Duration,
+    interrupt: Arc<AtomicBool>,
 }
 
 impl Builder {
@@ -59,6 +57,7 @@ impl Builder {
             queue: QueueConfig::default(),
             wants: Wants::default(),
             deadline: HANDSHAKE,
+            interrupt: Arc::default(),
         }
     }
 
@@ -80,6 +79,13 @@ impl Builder {
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
+        self
+    }
+
+    /// Setting this from another thread ends every wait of the handshake, also of later ones.
+    #[must_use]
+    pub fn interrupt(mut self, flag: Arc<AtomicBool>) -> Self {
+        self.interrupt = flag;
         self
     }
 
@@ -110,9 +116,10 @@ impl Builder {
 pub struct Device {
     domain: Domain,
     builder: Builder,
-    queue: Queue,
     link: Link,
+    // Before the queue: dropped first, it says goodbye to the backend while the pages are still granted.
     control: Control,
+    queue: Queue,
 }
 
 impl Device {
@@ -127,21 +134,24 @@ impl Device {
         mut connection: Connection,
         stats: Arc<QueueStats>,
     ) -> Result<Self, Error> {
+        connection.interrupt_by(Arc::clone(&builder.interrupt));
         let offer = connection.prepare(builder.deadline)?;
         let split = offer.features.split_event_channels && builder.queue.split_event_channels;
         let config = QueueConfig {
             untrusted: builder.queue.untrusted || !offer.trusted,
             ..builder.queue.clone()
         };
-        let config = fit_to_grant_limit(domain, config);
         let wants = Wants {
             // A chain of slots is what a packet larger than a page needs; so are large segments.
             gso: builder.wants.gso && builder.wants.sg,
             ..builder.wants
         };
         let mut queue = Queue::open(domain, offer.backend_id, &config, split, stats)?;
-        connection.publish(&queue.keys(), &offer.features, &wants)?;
-        if let Err(error) = connection.wait_connected(builder.deadline) {
+        let met = connection
+            .publish(&queue.keys(), &offer.features, &wants)
+            .and_then(|()| connection.wait_connected(builder.deadline))
+            .and_then(|()| queue.kick());
+        if let Err(error) = met {
             // The backend may have mapped the rings: it lets go of them before they are freed.
             queue.stop();
             if let Err(second) = connection.close(builder.deadline) {
@@ -149,7 +159,6 @@ impl Device {
             }
             return Err(error);
         }
-        queue.kick()?;
         // A cable that is out, or an MTU that changed since the offer was read, will not be told again.
         let (carrier, mtu) = connection.link();
         let link = Link {
@@ -171,9 +180,9 @@ impl Device {
         Ok(Self {
             domain: domain.clone(),
             builder: builder.clone(),
-            queue,
             link,
             control,
+            queue,
         })
     }
 
@@ -189,7 +198,7 @@ impl Device {
 
     /// The next thing that changed, if anything did since the last call.
     pub fn change(&mut self) -> Option<Change> {
-        let change = self.control.changes.try_recv().ok()?;
+        let change = self.control.change()?;
         match change {
             Change::BackendLeft(_) => self.link.carrier = false,
             Change::Carrier(carrier) => self.link.carrier = carrier,
@@ -220,6 +229,8 @@ impl Device {
         queue.stop();
         let mut error = None;
         if let Some(mut connection) = control.stop() {
+            // Whoever interrupts the handshake still wants a goodbye.
+            connection.interrupt_by(Arc::default());
             if let Err(failed) = connection.close(builder.deadline) {
                 tracing::debug!("closing: {failed}");
                 error = Some(failed);
@@ -277,164 +288,8 @@ impl Reconnect {
         })
     }
 
-    /// The same with another deadline for each step.
-    #[must_use]
-    pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.builder.deadline = deadline;
-        self
-    }
-
     /// The counters, which go on with the next connection.
     pub fn stats(&self) -> &Arc<QueueStats> {
         &self.stats
-    }
-}
-
-/// gntalloc's limit holds for all processes together. A pool that cannot be had whole is made smaller, not
-/// refused: the ring needs pages more than the pool needs spare ones.
-fn fit_to_grant_limit(domain: &Domain, mut config: QueueConfig) -> QueueConfig {
-    const RINGS: usize = 2;
-    if let Ok(Some(limit)) = domain.grant_limit() {
-        let room = limit.saturating_sub(RINGS);
-        if config.rx_pages + config.tx_pages > room {
-            config.tx_pages = config.tx_pages.min(room / 3).max(32);
-            config.rx_pages = config
-                .rx_pages
-                .min(room.saturating_sub(config.tx_pages))
-                .max(32);
-            tracing::warn!(
-                limit,
-                rx_pages = config.rx_pages,
-                tx_pages = config.tx_pages,
-                "the limit of shared pages is below what was asked for: smaller pools; raise \
-                 /sys/module/xen_gntalloc/parameters/limit"
-            );
-        }
-        config.rx_limit = config
-            .rx_limit
-            .min(room.saturating_sub(config.tx_pages))
-            .max(config.rx_pages);
-    }
-    config
-}
-
-/// The thread that watches the store.
-#[derive(Debug)]
-struct Control {
-    thread: Option<JoinHandle<Connection>>,
-    changes: Receiver<Change>,
-    stop: Arc<AtomicBool>,
-    waker: Arc<Waker>,
-}
-
-/// What the control thread works with.
-struct ControlLoop {
-    domain: Domain,
-    peer: DomId,
-    connection: Connection,
-    growth: Arc<Growth>,
-    queue: Arc<Waker>,
-    changes: Sender<Change>,
-    stop: Arc<AtomicBool>,
-    waker: Arc<Waker>,
-}
-
-impl Control {
-    fn start(
-        domain: &Domain,
-        offer: &Offer,
-        vif: u32,
-        connection: Connection,
-        queue: &Queue,
-    ) -> Result<Self, Error> {
-        let (sender, changes) = mpsc::channel();
-        let stop = Arc::new(AtomicBool::new(false));
-        let waker = Arc::new(Waker::new()?);
-        let growth = queue.growth();
-        growth.attend(Arc::clone(&waker));
-        let work = ControlLoop {
-            domain: domain.clone(),
-            peer: offer.backend_id,
-            connection,
-            growth,
-            queue: queue.waker(),
-            changes: sender,
-            stop: Arc::clone(&stop),
-            waker: Arc::clone(&waker),
-        };
-        let thread = ThreadBuilder::new()
-            .name(format!("nf{vif}control"))
-            .spawn(move || work.run())
-            .map_err(Error::io("starting the control thread"))?;
-        Ok(Self {
-            thread: Some(thread),
-            changes,
-            stop,
-            waker,
-        })
-    }
-
-    /// Ends the thread and gives the connection back. `None` if the thread has died.
-    fn stop(mut self) -> Option<Connection> {
-        self.end().and_then(|thread| thread.join().ok())
-    }
-
-    fn end(&mut self) -> Option<JoinHandle<Connection>> {
-        self.stop.store(true, Ordering::Release);
-        self.waker.wake();
-        self.thread.take()
-    }
-}
-
-impl Drop for Control {
-    fn drop(&mut self) {
-        // A device that is dropped and not closed must not leave a thread behind.
-        if let Some(thread) = self.end() {
-            let _ = thread.join();
-        }
-    }
-}
-
-impl ControlLoop {
-    /// How often the keys are read although no watch fired: an event can be lost.
-    const REREAD: Duration = Duration::from_secs(2);
-
-    fn run(mut self) -> Connection {
-        let mut left = false;
-        let mut said = false;
-        while !self.stop.load(Ordering::Acquire) {
-            self.growth
-                .serve(&self.domain, self.peer, Access::ReadWrite);
-            // A store that has failed is asked again later; its descriptor may be ready for ever.
-            let mut listens = !left;
-            if !left {
-                match self.connection.next_change(Duration::ZERO) {
-                    Ok(Some(change)) => {
-                        left = matches!(change, Change::BackendLeft(_));
-                        let _ = self.changes.send(change);
-                        self.queue.wake();
-                        continue;
-                    }
-                    Ok(None) => said = false,
-                    Err(error) => {
-                        listens = false;
-                        if !std::mem::replace(&mut said, true) {
-                            tracing::warn!("the store cannot be read, trying on: {error}");
-                        }
-                    }
-                }
-            }
-            let mut fds = ArrayVec::<PollFd<'_>, 2>::new();
-            fds.push(PollFd::from_borrowed_fd(self.waker.as_fd(), PollFlags::IN));
-            if listens {
-                let store = self.connection.event_fd();
-                fds.push(PollFd::from_borrowed_fd(store, PollFlags::IN));
-            }
-            let timeout = Timespec::try_from(Self::REREAD).ok();
-            let _ = poll(&mut fds, timeout.as_ref());
-            drop(fds);
-            self.waker.clear();
-        }
-        self.connection
     }
 }

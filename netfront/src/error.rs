@@ -71,6 +71,10 @@ pub enum Error {
         found: XenbusState,
     },
 
+    /// Whoever made the connection does not want it any more.
+    #[error("interrupted")]
+    Interrupted,
+
     /// The backend lacks something without which nothing goes.
     #[error("the backend at {backend} does not offer {feature}, which this driver needs")]
     MissingFeature {

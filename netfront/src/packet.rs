@@ -44,7 +44,8 @@ pub struct Packet<'q> {
 #[derive(Debug, Default)]
 pub(crate) struct Fate {
     pub detached: bool,
-    pub condensed: bool,
+    /// Bytes that were copied instead of lent.
+    pub condensed: Option<usize>,
 }
 
 impl Packet<'_> {
@@ -121,7 +122,7 @@ impl Packet<'_> {
                 offload: self.offload,
             }
         } else {
-            self.fate.condensed = true;
+            self.fate.condensed = Some(self.len() - self.head.len());
             let whole: Box<[u8]> = self.slices().flatten().copied().collect();
             for piece in self.pieces.drain(..) {
                 let used = usize::from(piece.offset) + usize::from(piece.len);

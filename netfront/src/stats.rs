@@ -62,7 +62,7 @@ counters! {
     rx_bytes,
     /// Ring slots that received packets took.
     rx_slots,
-    /// Received packets below the threshold, copied out whole.
+    /// Received packets copied out whole: below the threshold, or all if the backend is not trusted.
     rx_small,
     /// Received packets handed up in their granted pages.
     rx_large,
@@ -106,20 +106,22 @@ counters! {
     tx_slots,
     /// Bytes copied into granted pages.
     tx_copied_bytes,
-    /// Sent packets that the backend answered with ERROR.
+    /// Transmit requests (slots) that the backend answered with ERROR.
     tx_errors,
-    /// Sent packets that the backend answered with DROPPED.
+    /// Transmit requests (slots) that the backend answered with DROPPED.
     tx_dropped,
     /// Packets not sent: longer than 65535 bytes or than 18 slots hold.
     tx_drop_too_long,
-    /// Packets not sent: the ring or the pool was full.
-    tx_drop_full,
+    /// Packets not sent: no Ethernet header, or segments of no size. The backend would close the vif for one.
+    tx_drop_refused,
     /// Times that the transmit ring was full and the source was left waiting.
     tx_stopped,
     /// Events sent to the backend.
     notify_sent,
-    /// Batches for which the backend wanted no event.
+    /// Batches that were published without an event, since the backend did not ask.
     notify_suppressed,
+    /// Times that the ports were unmasked late, since events came that found nothing.
+    events_delayed,
     /// Events received.
     events,
     /// Events that found nothing new.

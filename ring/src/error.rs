@@ -206,6 +206,12 @@ pub enum PushError {
     /// A packet or a fragment without bytes (a zero-length slot crashed older backends, XSA-448).
     #[error("the packet or one of its fragments is empty; leave empty fragments out")]
     Empty,
+    /// The first fragment does not hold an Ethernet header.
+    #[error("the first fragment is shorter than an Ethernet header of 14 bytes; put all headers into it")]
+    TooShort,
+    /// A packet to be cut into segments of 0 bytes.
+    #[error("the packet is to be cut into segments of 0 bytes; leave the segmentation out")]
+    SegmentsOfNoSize,
     /// A fragment that no peer can accept.
     #[error("a fragment has offset {offset} and length {len}, beyond its page of 4096 bytes")]
     BeyondPage {

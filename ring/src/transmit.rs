@@ -287,6 +287,10 @@ pub fn push(
     offload: &Offload,
 ) -> Result<u32, PushError> {
     let total = judge(fragments)?;
+    if offload.gso.is_some_and(|gso| gso.size == 0) {
+        // Fatal to the vif: netback takes it down for it.
+        return Err(PushError::SegmentsOfNoSize);
+    }
     let Some((first, rest)) = fragments.split_first() else {
         return Err(PushError::Empty);
     };
@@ -332,6 +336,13 @@ fn judge(fragments: &[TxFragment]) -> Result<u16, PushError> {
             return Err(PushError::BeyondPage { offset, len });
         }
         total += u32::from(len);
+    }
+    // netback answers both with ERROR (its ETH_HLEN checks).
+    if fragments
+        .first()
+        .is_some_and(|first| u32::from(first.len) < ETHERNET_HEADER)
+    {
+        return Err(PushError::TooShort);
     }
     u16::try_from(total).map_err(|_| PushError::TooLong { len: total })
 }

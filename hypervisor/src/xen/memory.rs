@@ -20,7 +20,7 @@ use xen_sys::gnttab::{
 };
 
 use super::device;
-pub(crate) use super::device::grant_limit;
+pub(crate) use super::device::{grant_limit, raise_grant_limit};
 use super::library::{CloseNotice, Reaching, Segment, Sharing};
 pub(crate) use super::region::{share, Region};
 use crate::counters::add;

@@ -34,7 +34,11 @@ pub(crate) struct Worker {
     store_lost: Option<Instant>,
     retry_at: Option<Instant>,
     store_checked: Instant,
+    /// Events may be left in the store's queue, where its descriptor does not tell of them.
+    store_pending: bool,
     own: State,
+    /// The state of the frontend that was refused last: it is complained of once.
+    refused: Option<State>,
     vif: Option<Vif>,
     buffers: Buffers,
     /// What the frontend wrote when we last connected, failed, or came: see [`Situation::fresh`].
@@ -69,7 +73,9 @@ impl Worker {
             store_lost: None,
             retry_at: None,
             store_checked: Instant::now(),
+            store_pending: false,
             own: State::Unknown,
+            refused: None,
             vif: None,
             buffers,
             known: None,
@@ -81,8 +87,8 @@ impl Worker {
         worker.step(Step::Announce)?;
         // Before the state is shown: a frontend that is there already was connected to somebody
         // else, and has to notice that we are new.
-        let front = worker.read_front()?;
-        if matches!(front.state, State::Initialised | State::Connected) {
+        let front = worker.read_front(true)?;
+        if worker.connects_at(front.state) {
             worker.known = Some(front.print());
             worker.stale_until = Some(Instant::now() + worker.config.stale_patience);
         }
@@ -167,6 +173,9 @@ impl Worker {
     }
 
     fn timeout(&self) -> Duration {
+        if self.store_pending {
+            return Duration::ZERO;
+        }
         let due = match &self.vif {
             Some(_) if self.buffers.burst.is_empty() => self.config.peer.due(),
             // Frames that wait for the guest come first.
@@ -222,7 +231,7 @@ impl Worker {
                 vif.take_events();
             }
         }
-        if store || self.store_checked.elapsed() >= STORE_CHECK {
+        if store || self.store_pending || self.store_checked.elapsed() >= STORE_CHECK {
             self.take_store_events()?;
         }
         Ok(())

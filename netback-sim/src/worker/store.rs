@@ -15,6 +15,9 @@ use crate::xenbus::{decide, Situation, Step};
 /// Pause between attempts to reach a lost store, and how long they go on.
 const STORE_RETRY: Duration = Duration::from_millis(200);
 const STORE_PATIENCE: Duration = Duration::from_secs(5);
+/// Events taken in one go. They all say the same, and a guest can make them faster than they are
+/// taken.
+const EVENTS: usize = 256;
 
 impl Worker {
     pub(super) fn watch(&mut self) -> Result<(), KeyError> {
@@ -37,17 +40,23 @@ impl Worker {
         }
     }
 
-    pub(super) fn read_front(&mut self) -> Result<Front, KeyError> {
+    /// In this state the frontend's keys are complete, and a connection is wanted.
+    pub(super) fn connects_at(&self, state: State) -> bool {
+        state == State::Connected || (state == State::Initialised && !self.config.strict)
+    }
+
+    /// Reads what the frontend shows; its keys only if they are wanted and worth reading.
+    pub(super) fn read_front(&mut self, keys: bool) -> Result<Front, KeyError> {
         let (paths, features) = (self.paths.clone(), self.config.features);
-        let store = self.store()?;
-        let state = paths.read_front_state(store)?;
-        let online = paths.read_online(store)?;
-        let keys = match state {
-            State::Initialised | State::Connected => match paths.read_front(store, &features) {
+        let state = paths.read_front_state(self.store()?)?;
+        let online = paths.read_online(self.store()?)?;
+        let keys = if keys && self.connects_at(state) {
+            match paths.read_front(self.store()?, &features) {
                 Err(KeyError::Store(error)) => return Err(KeyError::Store(error)),
                 other => Some(other),
-            },
-            _ => None,
+            }
+        } else {
+            None
         };
         Ok(Front {
             state,
@@ -56,7 +65,7 @@ impl Worker {
         })
     }
 
-    /// Takes all events of the store and does what they ask for. A store that fails is given up
+    /// Takes the events of the store and does what they ask for. A store that fails is given up
     /// and opened again: the rings do not need it.
     pub(super) fn take_store_events(&mut self) -> Result<(), Error> {
         if self.store.is_none() {
@@ -70,32 +79,41 @@ impl Worker {
         }
     }
 
+    /// One reaction to all that has come. More may come meanwhile, without end if the guest wants
+    /// it so: that is for the next call, after the rings have had their turn.
     fn react_to_events(&mut self) -> Result<(), KeyError> {
-        loop {
-            let mut any = false;
-            // Events are hints, and many of them say the same: read once for all of them.
-            while self.store()?.next_event(Duration::ZERO)?.is_some() {
-                any = true;
-            }
-            if !any || self.finished {
-                return Ok(());
-            }
-            self.react(false)?;
+        let mut taken = 0;
+        while taken < EVENTS && self.store()?.next_event(Duration::ZERO)?.is_some() {
+            taken += 1;
         }
+        // To read the keys may take events off the wire too, and nothing would wake us for them.
+        self.store_pending = taken > 0;
+        if taken == 0 || self.finished {
+            return Ok(());
+        }
+        self.react(false)
     }
 
     /// Looks at the frontend and does what its state asks for.
     fn react(&mut self, patience_over: bool) -> Result<(), KeyError> {
-        let front = self.read_front()?;
+        let strict = self.config.strict;
+        // netback looks at the keys when it connects and at no other time. Here they are known
+        // from then until the frontend shows another state.
+        let unknown = patience_over || self.known.is_none();
+        let front = self.read_front(unknown || !strict)?;
         self.shared.update(|status| status.front = front.state);
-        let fresh = patience_over || self.known.as_ref() != Some(&front.print());
+        let fresh = unknown || (!strict && self.known.as_ref() != Some(&front.print()));
         let steps = decide(Situation {
             own: self.own,
             front: front.state,
             online: front.online,
             fresh,
+            strict,
         });
-        let keyed = matches!(front.state, State::Initialised | State::Connected);
+        let keyed = self.connects_at(front.state);
+        if self.refused != Some(front.state) {
+            self.refused = None;
+        }
         if fresh || !keyed {
             self.stale_until = None;
         }
@@ -108,6 +126,7 @@ impl Worker {
         for step in steps {
             match step {
                 Step::Connect => self.connect(&front, patience_over)?,
+                Step::Refuse => self.refuse(front.state)?,
                 step => self.step(step)?,
             }
         }
@@ -138,7 +157,7 @@ impl Worker {
                 paths.write_state(self.store()?, state)?;
                 self.shown(state);
             }
-            Step::Connect => {}
+            Step::Connect | Step::Refuse => {}
             Step::Finish => self.finished = true,
         }
         Ok(())
@@ -183,6 +202,24 @@ impl Worker {
         }
     }
 
+    /// The frontend shows what no frontend may. As in netback the rings stay, and so does the state
+    /// that we are in: what is shown asks the frontend to close.
+    fn refuse(&mut self, front: State) -> Result<(), KeyError> {
+        // Once: it may write the same without end.
+        if self.refused.replace(front) == Some(front) {
+            return Ok(());
+        }
+        let (own, number) = (self.own, front as u8);
+        let why = format!(
+            "the frontend shows state {number} ({front}), which a frontend of this backend may not"
+        );
+        self.shared.counters.faults.add(1);
+        self.explain(&why)?;
+        self.step(Step::Show(State::Closing))?;
+        self.own = own;
+        Ok(())
+    }
+
     fn disconnect(&mut self) {
         if self.vif.take().is_some() {
             self.shared.counters.disconnects.add(1);
@@ -202,14 +239,18 @@ impl Worker {
     }
 
     fn take_down(&mut self, why: &str) -> Result<(), KeyError> {
-        tracing::error!(vif = %self.paths.frontend, %why, "the vif is taken down");
         self.disconnect();
+        self.explain(why)?;
+        self.step(Step::Show(State::Closing))?;
+        self.step(Step::Show(State::Closed))
+    }
+
+    fn explain(&mut self, why: &str) -> Result<(), KeyError> {
+        tracing::error!(vif = %self.paths.frontend, %why, "the vif goes down");
         self.shared
             .update(|status| status.fault = Some(why.to_owned()));
         let paths = self.paths.clone();
-        paths.write_error(self.store()?, why)?;
-        self.step(Step::Show(State::Closing))?;
-        self.step(Step::Show(State::Closed))
+        paths.write_error(self.store()?, why)
     }
 
     fn lose_store(&mut self, error: KeyError) -> Result<(), Error> {
@@ -220,6 +261,7 @@ impl Worker {
         }
         tracing::warn!(%error, "the store failed; opening it again");
         self.store = None;
+        self.store_pending = false;
         self.retry_at = Some(now + STORE_RETRY);
         Ok(())
     }

@@ -191,8 +191,13 @@ impl Front {
 
     /// Everything but waiting for the backend to connect.
     pub fn prepare(domain: Domain, shape: &Shape) -> Front {
-        let mut keys = Keys::new(&domain);
-        keys.wait(State::InitWait);
+        Keys::new(&domain).wait(State::InitWait);
+        Front::write_over(domain, shape)
+    }
+
+    /// The same without asking whether the backend waits for it.
+    pub fn write_over(domain: Domain, shape: &Shape) -> Front {
+        let keys = Keys::new(&domain);
         let rings = domain.share(BACK, 2, Access::ReadWrite).unwrap();
         let tx_pages = domain.share(BACK, SLOTS, Access::ReadOnly).unwrap();
         let rx_pages = domain.share(BACK, SLOTS, Access::ReadWrite).unwrap();

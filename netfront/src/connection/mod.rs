@@ -21,6 +21,8 @@ mod offer;
 mod state;
 
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hypervisor::{Domain, Store};
@@ -35,6 +37,8 @@ use crate::Error;
 /// How long a watch may be silent before the key is read anyway: an event can be lost (xenstore-rs
 /// loses one that comes before the answer to its WATCH).
 const REREAD: Duration = Duration::from_millis(500);
+/// Events that are taken as one hint.
+const MANY_EVENTS: usize = 64;
 
 /// What the backend said while it was connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +62,10 @@ pub struct Connection {
     watched: Vec<String>,
     carrier: bool,
     mtu: u32,
+    /// The backend was told state Connected and has not shown it, nor closed.
+    told: bool,
+    drained: bool,
+    interrupt: Arc<AtomicBool>,
 }
 
 impl Connection {
@@ -79,6 +87,9 @@ impl Connection {
             watched: Vec::new(),
             carrier: true,
             mtu: 0,
+            told: false,
+            drained: true,
+            interrupt: Arc::default(),
         }
     }
 
@@ -182,6 +193,7 @@ impl Connection {
             keys::FEATURE_IPV6_CSUM_OFFLOAD,
             u32::from(wants.csum_offload),
         )?;
+        self.told = true;
         self.set_state(XenbusState::Connected)
     }
 
@@ -200,6 +212,8 @@ impl Connection {
                 found,
             });
         }
+        // From here on a backend in InitWait is one that has started anew.
+        self.told = false;
         self.carrier = self.read_carrier()?;
         self.mtu = self.read_mtu()?;
         Ok(())
@@ -217,6 +231,15 @@ impl Connection {
     pub fn next_change(&mut self, timeout: Duration) -> Result<Option<Change>, Error> {
         let end = Instant::now() + timeout;
         loop {
+            // All that is queued is one hint, and the keys are read once for it: whoever writes a key
+            // without end must not hold us here.
+            self.drained = false;
+            for _ in 0..MANY_EVENTS {
+                if self.store.next_event(Duration::ZERO)?.is_none() {
+                    self.drained = true;
+                    break;
+                }
+            }
             let backend_now = self.read(&keys::join(&self.frontend, keys::BACKEND))?;
             let state = self.backend_state()?;
             if state != XenbusState::Connected {
@@ -236,9 +259,8 @@ impl Connection {
                 self.mtu = mtu;
                 return Ok(Some(Change::Mtu(mtu)));
             }
-            // Asked even when no time is left: who polls the store's descriptor must have seen the queue empty.
             let left = end.saturating_duration_since(Instant::now());
-            if self.store.next_event(left)?.is_none() {
+            if left.is_zero() || self.store.next_event(left)?.is_none() {
                 return Ok(None);
             }
         }
@@ -254,28 +276,41 @@ impl Connection {
     }
 
     fn close_until(&mut self, end: Instant) -> Result<(), Error> {
+        // A backend that was told Connected may have mapped the rings long before it shows it (its hotplug
+        // script is slow): in between, InitWait does not mean that it has let go.
+        let told = std::mem::take(&mut self.told);
         if matches!(self.backend_state()?, XenbusState::Unknown) {
             return self.set_state(XenbusState::Closed);
         }
         self.set_state(XenbusState::Closing)?;
-        let closing = |state| {
-            // A backend may jump straight to Closed, or come back fresh after a restart of its own.
+        // A backend may jump straight to Closed, or come back fresh after a restart of its own.
+        let gone = |state| {
             matches!(
                 state,
-                XenbusState::Closing
-                    | XenbusState::Closed
-                    | XenbusState::Unknown
-                    | XenbusState::Initialising
-                    | XenbusState::InitWait
+                XenbusState::Closed | XenbusState::Unknown | XenbusState::Initialising
             )
         };
-        let first = self.wait_backend(end, "Closing (5) or Closed (6)", closing);
+        let first = self.wait_backend(end, "Closing (5) or Closed (6)", |state| {
+            gone(state)
+                || state == XenbusState::Closing
+                || (state == XenbusState::InitWait && !told)
+        });
         self.set_state(XenbusState::Closed)?;
         first?;
         self.wait_backend(end, "Closed (6)", |state| {
-            closing(state) && state != XenbusState::Closing
+            gone(state) || state == XenbusState::InitWait
         })?;
         Ok(())
+    }
+
+    /// False if the last [`Self::next_change`] left events behind: then the descriptor says nothing.
+    pub fn is_drained(&self) -> bool {
+        self.drained
+    }
+
+    /// Makes every wait end with [`Error::Interrupted`] soon after this is set.
+    pub fn interrupt_by(&mut self, flag: Arc<AtomicBool>) {
+        self.interrupt = flag;
     }
 
     /// Readable when [`Self::next_change`] may have something, after it has returned `None`.
@@ -324,6 +359,7 @@ impl Connection {
         let backend = loop {
             match self.read(&key)? {
                 Some(backend) if !backend.is_empty() => break backend,
+                _ if self.interrupt.load(Ordering::Acquire) => return Err(Error::Interrupted),
                 _ if Instant::now() >= end => return Err(Error::NoVif { vif: self.vif, key }),
                 _ => std::thread::sleep(Duration::from_millis(20)),
             }
@@ -372,6 +408,9 @@ impl Connection {
                     found,
                     waited: start.elapsed(),
                 });
+            }
+            if self.interrupt.load(Ordering::Acquire) {
+                return Err(Error::Interrupted);
             }
             self.store.next_event(left.min(REREAD))?;
         }

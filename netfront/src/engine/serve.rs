@@ -13,8 +13,8 @@ use crate::stats::QueueStats;
 use crate::waker::Waker;
 use crate::Error;
 
-/// How long one attempt to reconnect may take before the stop flag is looked at again.
-const ATTEMPT: Duration = Duration::from_secs(2);
+/// Rounds with packets between two looks at what the control thread has to say.
+const LOOK_UP: u32 = 64;
 /// Between attempts that fail at once.
 const PAUSE: Duration = Duration::from_millis(100);
 /// The longest sleep without an event: the counters that mirror the pools are brought up to date.
@@ -23,7 +23,7 @@ const IDLE: Duration = Duration::from_secs(1);
 /// What another thread may see of a vif in service, and how it ends it.
 #[derive(Debug, Default)]
 pub struct Service {
-    stop: AtomicBool,
+    stop: Arc<AtomicBool>,
     /// Connections made so far.
     pub connections: AtomicU64,
     link: Mutex<Option<Link>>,
@@ -43,6 +43,11 @@ impl Service {
     /// True once [`Self::stop`] was called.
     pub fn stopping(&self) -> bool {
         self.stop.load(Ordering::Acquire)
+    }
+
+    /// For [`crate::Builder::interrupt`]: set by [`Self::stop`], so that it also ends a handshake.
+    pub fn interrupt(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stop)
     }
 
     /// What was negotiated; `None` while there is no connection.
@@ -83,7 +88,8 @@ enum End {
 /// The calling thread must be the one that connected `device`.
 ///
 /// # Errors
-/// When the consumer fails, or the backend does not answer the goodbye.
+/// When the consumer fails, or the backend does not answer the goodbye. The backend was told goodbye in
+/// any case.
 pub fn serve(
     mut device: Device,
     consumer: &mut dyn Consumer,
@@ -91,22 +97,30 @@ pub fn serve(
 ) -> Result<(), Error> {
     loop {
         service.enter(&mut device);
-        consumer.link(device.link())?;
-        let end = pump(&mut device, consumer, service)?;
+        let end = pump(&mut device, consumer, service);
         service.show(None);
-        match &end {
-            End::Stopped => {
-                device.queue().export();
-                return device.close();
+        device.queue().export();
+        match end {
+            Ok(End::Stopped) => return device.close(),
+            Ok(End::Left(change)) => {
+                tracing::warn!("the backend left ({change:?}): reconnecting");
             }
-            End::Left(change) => tracing::warn!("the backend left ({change:?}): reconnecting"),
-            End::Broken(error) => tracing::error!("{error}: closing and reconnecting"),
+            Ok(End::Broken(error)) => tracing::error!("{error}: closing and reconnecting"),
+            Err(error) => {
+                // The consumer's failure is what to report; the goodbye is owed all the same.
+                if let Err(second) = device.close() {
+                    tracing::debug!("closing after a failure: {second}");
+                }
+                return Err(error);
+            }
         }
-        consumer.link(&Link {
+        let down = Link {
             carrier: false,
             ..*device.link()
-        })?;
-        match again(device.disconnect(), service) {
+        };
+        let pending = device.disconnect();
+        consumer.link(&down)?;
+        match again(pending, service) {
             Some(next) => device = next,
             None => return Ok(()),
         }
@@ -120,7 +134,7 @@ fn again(mut pending: Reconnect, service: &Service) -> Option<Device> {
         if service.stopping() {
             return None;
         }
-        match pending.deadline(ATTEMPT).retry() {
+        match pending.retry() {
             Ok(device) => return Some(device),
             Err(next) => {
                 if let Some(error) = next.error.as_ref().filter(|_| !said) {
@@ -135,7 +149,10 @@ fn again(mut pending: Reconnect, service: &Service) -> Option<Device> {
 }
 
 fn pump(device: &mut Device, consumer: &mut dyn Consumer, service: &Service) -> Result<End, Error> {
+    consumer.link(device.link())?;
+    let mut turn = 0u32;
     loop {
+        turn = turn.wrapping_add(1);
         if service.stopping() {
             return Ok(End::Stopped);
         }
@@ -144,15 +161,26 @@ fn pump(device: &mut Device, consumer: &mut dyn Consumer, service: &Service) -> 
             Err(error) if error.is_peers_fault() => return Ok(End::Broken(error)),
             Err(error) => return Err(error),
         };
-        if moved > 0 {
-            continue;
-        }
-        match sleep(device.queue(), consumer, IDLE) {
-            Ok(Wake::Work) => {}
-            Ok(Wake::Timeout) => {
+        let woken = if moved > 0 {
+            // Never idle, the thread never sleeps: a detach must be seen all the same.
+            if turn % LOOK_UP == 0 {
+                Wake::Called
+            } else {
+                Wake::Work
+            }
+        } else {
+            match sleep(device.queue(), consumer, IDLE) {
+                Ok(woken) => woken,
+                Err(error) if error.is_peers_fault() => return Ok(End::Broken(error)),
+                Err(error) => return Err(error),
+            }
+        };
+        match woken {
+            Wake::Work => {}
+            Wake::Timeout => {
                 device.queue().idle();
             }
-            Ok(Wake::Called) => {
+            Wake::Called => {
                 while let Some(change) = device.change() {
                     if let Change::BackendLeft(_) = change {
                         return Ok(End::Left(change));
@@ -162,8 +190,6 @@ fn pump(device: &mut Device, consumer: &mut dyn Consumer, service: &Service) -> 
                     consumer.link(device.link())?;
                 }
             }
-            Err(error) if error.is_peers_fault() => return Ok(End::Broken(error)),
-            Err(error) => return Err(error),
         }
     }
 }

@@ -98,7 +98,7 @@ impl Headers {
                 u16::from(words.max(5)) * 4
             }
         };
-        self.transport_at + len
+        self.transport_at.saturating_add(len)
     }
 
     /// Writes the pseudo header's sum into the checksum field, as a blank checksum must have it.
@@ -112,7 +112,7 @@ impl Headers {
         };
         let payload = len.saturating_sub(usize::from(self.transport_at)) as u64;
         let total = sum(addresses, false) + u64::from(self.transport.number()) + payload;
-        let field = usize::from(self.transport_at + self.transport.checksum_offset());
+        let field = usize::from(self.transport_at) + usize::from(self.transport.checksum_offset());
         if let Some(field) = head.get_mut(field..field + 2) {
             field.copy_from_slice(&fold(total).to_be_bytes());
         }

@@ -15,6 +15,7 @@ mod lease;
 mod policy;
 mod returns;
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
 
 use hypervisor::{Access, DomId, Domain, GrantRef, SharedPages};
@@ -35,7 +36,12 @@ pub const BATCH: usize = 32;
 /// The token of one page that is out of the free list. Neither `Copy` nor `Clone`.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a page whose token is dropped is lost to the pool"]
-pub struct PoolPage(u32);
+pub struct PoolPage {
+    number: u32,
+    /// Which pool it belongs to: two pools never share a page, and a token that is given to the wrong one
+    /// would stand for a page that somebody else has.
+    pool: u32,
+}
 
 /// How a pool is made and how far it may go.
 #[derive(Debug, Clone)]
@@ -82,6 +88,7 @@ struct Batch {
 
 /// The pool of one direction of one queue.
 pub struct Pool {
+    id: u32,
     domain: Domain,
     peer: DomId,
     config: PoolConfig,
@@ -112,8 +119,45 @@ impl Pool {
     /// # Errors
     /// If not even one batch can be had; with fewer than asked for, the pool starts smaller.
     pub fn new(domain: &Domain, peer: DomId, config: PoolConfig) -> Result<Self, Error> {
+        let mut pool = Self::begin(domain, peer, config)?;
+        while pool.extend() {}
+        pool.settle();
+        Ok(pool)
+    }
+
+    /// A receive and a transmit pool that fill in turns, batch by batch: what is left of the limit of shared
+    /// pages is divided, and neither finds it used up by the other.
+    ///
+    /// # Errors
+    /// If not even one batch each can be had.
+    pub fn pair(
+        domain: &Domain,
+        peer: DomId,
+        [rx, tx]: [PoolConfig; 2],
+    ) -> Result<[Self; 2], Error> {
+        let mut pools = [
+            Self::begin(domain, peer, rx)?,
+            Self::begin(domain, peer, tx)?,
+        ];
+        loop {
+            let [rx, tx] = &mut pools;
+            // Two to one, as the defaults are: a packet that cannot be received is lost, one that cannot
+            // be sent waits.
+            let grown = [rx.extend(), rx.extend(), tx.extend()];
+            if !grown.contains(&true) {
+                break;
+            }
+        }
+        pools.iter_mut().for_each(Self::settle);
+        Ok(pools)
+    }
+
+    /// A pool with its first batch.
+    fn begin(domain: &Domain, peer: DomId, config: PoolConfig) -> Result<Self, Error> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
         let limit = config.limit.max(config.capacity);
         let mut pool = Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
             domain: domain.clone(),
             peer,
             // The lists are made for the most that can be, so that nothing is allocated later.
@@ -133,27 +177,32 @@ impl Pool {
             revokes: 0,
             config: PoolConfig { limit, ..config },
         };
-        if pool.config.policy == PoolPolicy::PerPacket {
-            return Ok(pool);
+        if pool.config.policy != PoolPolicy::PerPacket {
+            pool.grant(BATCH.min(pool.config.capacity))?;
         }
-        while pool.granted < pool.config.capacity {
-            let wanted = BATCH.min(pool.config.capacity - pool.granted);
-            match pool.grant(wanted) {
-                Ok(()) => {}
-                Err(error) if pool.granted == 0 => return Err(error),
-                Err(error) => {
-                    tracing::warn!(
-                        granted = pool.granted,
-                        wanted = pool.config.capacity,
-                        "the pool starts smaller: {error}"
-                    );
-                    pool.refused = true;
-                    break;
-                }
-            }
-        }
-        pool.grants = 0;
         Ok(pool)
+    }
+
+    /// Grants one more batch of the starting capacity. False if it is reached or nothing more can be had.
+    fn extend(&mut self) -> bool {
+        let wanted = BATCH.min(self.config.capacity.saturating_sub(self.granted));
+        if wanted == 0 || self.refused || self.config.policy == PoolPolicy::PerPacket {
+            return false;
+        }
+        if let Err(error) = self.grant(wanted) {
+            tracing::warn!(
+                granted = self.granted,
+                wanted = self.config.capacity,
+                "a pool starts smaller; raise /sys/module/xen_gntalloc/parameters/limit: {error}"
+            );
+            self.refused = true;
+        }
+        !self.refused
+    }
+
+    /// What is granted from now on is granted for packets.
+    fn settle(&mut self) {
+        self.grants = 0;
     }
 
     /// Takes a page, to be posted or filled. Grants more if none is left (H-10); `None` when that is
@@ -191,8 +240,12 @@ impl Pool {
     }
 
     /// Gives a page back that did not leave the queue's thread.
+    ///
+    /// # Panics
+    /// If the page is another pool's.
     #[inline]
     pub fn put(&mut self, page: PoolPage) {
+        assert_eq!(page.pool, self.id, "the page belongs to another pool");
         if self.config.policy.recycles() {
             self.free.push(page);
         } else {
@@ -200,9 +253,9 @@ impl Pool {
         }
     }
 
-    /// The page's memory.
+    /// The page's memory. Not for users of the library: whoever has it could write under a lease.
     #[inline]
-    pub fn page(&self, page: &PoolPage) -> &Page {
+    pub(crate) fn page(&self, page: &PoolPage) -> &Page {
         &self.entry(page).page
     }
 
@@ -236,7 +289,7 @@ impl Pool {
 
     /// Withdraws a page that the backend may still hold. It is never used again in this connection.
     pub fn quarantine(&mut self, page: PoolPage) {
-        let PoolPage(_) = page;
+        assert_eq!(page.pool, self.id, "the page belongs to another pool");
         self.quarantined += 1;
     }
 
@@ -344,10 +397,11 @@ impl Pool {
     }
 
     fn entry(&self, page: &PoolPage) -> &Entry {
+        assert_eq!(page.pool, self.id, "the page belongs to another pool");
         // A token exists only for an entry that does.
-        match &self.entries[page.0 as usize] {
+        match &self.entries[page.number as usize] {
             Some(entry) => entry,
-            None => unreachable!("page {} has a token but no entry", page.0),
+            None => unreachable!("page {} has a token but no entry", page.number),
         }
     }
 
@@ -382,7 +436,10 @@ impl Pool {
                 Some(slot) => *slot = entry,
                 None => self.entries.push(entry),
             }
-            self.free.push(PoolPage(number));
+            self.free.push(PoolPage {
+                number,
+                pool: self.id,
+            });
         }
         self.granted += count;
         self.grants += count as u64;
@@ -390,7 +447,7 @@ impl Pool {
 
     /// Takes a page out of use. The region's grants end when the last page of its batch is gone.
     fn retire(&mut self, page: PoolPage) {
-        let PoolPage(number) = page;
+        let number = page.number;
         let Some(entry) = self.entries[number as usize].take() else {
             return;
         };

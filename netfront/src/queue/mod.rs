@@ -25,6 +25,11 @@ use crate::{Error, SendError};
 use rx::{RxConfig, RxQueue};
 use tx::TxQueue;
 
+/// Events in a row that find nothing, after which the ports are unmasked late.
+const SPURIOUS: u32 = 8;
+/// How late.
+const DELAY: Duration = Duration::from_millis(1);
+
 /// How a queue is made.
 #[derive(Debug, Clone)]
 pub struct QueueConfig {
@@ -51,7 +56,7 @@ impl Default for QueueConfig {
     fn default() -> Self {
         Self {
             rx_pages: 512,
-            rx_limit: 768,
+            rx_limit: 736,
             tx_pages: 256,
             policy: PoolPolicy::Pool,
             threshold: 256,
@@ -110,8 +115,13 @@ pub struct Queue {
     masked: Vec<Port>,
     waker: Arc<Waker>,
     stats: Arc<QueueStats>,
-    /// The rings' notify answers since the last flush.
-    rx_posted: bool,
+    /// Transmit responses that were read, and all responses that there were when the last event came.
+    tx_answered: u64,
+    answered_at_event: u64,
+    /// Events in a row for which nothing was answered.
+    spurious: u32,
+    /// What was added to the counters of grants so far: they go on over reconnects.
+    counted: [u64; 3],
 }
 
 impl Queue {
@@ -152,10 +162,11 @@ impl Queue {
             policy: config.policy,
             scrub: config.scrub,
         };
-        let tx = TxQueue::new(tx_ring.page(0), Pool::new(domain, peer, tx_pool)?);
+        let [rx_pool, tx_pool] = Pool::pair(domain, peer, [rx_pool, tx_pool])?;
+        let tx = TxQueue::new(tx_ring.page(0), tx_pool);
         let rx = RxQueue::new(
             rx_ring.page(0),
-            Pool::new(domain, peer, rx_pool)?,
+            rx_pool,
             RxConfig {
                 threshold: config.threshold,
                 untrusted: config.untrusted,
@@ -180,11 +191,15 @@ impl Queue {
             masked: Vec::with_capacity(2),
             waker: Arc::new(Waker::new()?),
             stats,
-            rx_posted: false,
+            tx_answered: 0,
+            answered_at_event: 0,
+            spurious: 0,
+            counted: [0; 3],
         };
         // Posted before the backend looks: its first packets find their pages.
         queue.rx.refill(&queue.stats);
-        let _ = queue.rx.publish();
+        // Nobody is there yet to be notified.
+        queue.rx.publish();
         queue.export();
         Ok(queue)
     }
@@ -212,7 +227,6 @@ impl Queue {
         let packets = self.rx.receive(budget, &self.stats, deliver)?;
         self.rx.pool.collect();
         self.rx.refill(&self.stats);
-        self.rx_posted = true;
         Ok(packets)
     }
 
@@ -251,7 +265,9 @@ impl Queue {
     /// # Errors
     /// As [`Self::receive`].
     pub fn reclaim(&mut self) -> Result<usize, Error> {
-        self.tx.reclaim(&self.stats)
+        let answered = self.tx.reclaim(&self.stats)?;
+        self.tx_answered += answered as u64;
+        Ok(answered)
     }
 
     /// Publishes what was posted and pushed since the last call, and notifies the backend if it asked: once
@@ -260,33 +276,30 @@ impl Queue {
     /// # Errors
     /// When the event channel refuses.
     pub fn flush(&mut self) -> Result<(), Error> {
-        let tx = self.tx.publish();
-        let rx = if std::mem::take(&mut self.rx_posted) {
-            self.rx.publish()
-        } else {
-            Notify::NotNeeded
-        };
+        let (rx, tx) = (self.rx.publish(), self.tx.publish());
+        let published = [rx, tx].iter().flatten().count() as u64;
+        let needed = |answer| answer == Some(Notify::Needed);
+        let mut sent = 0;
         match self.ports {
             Ports::Shared(port) => {
-                if tx == Notify::Needed || rx == Notify::Needed {
+                if needed(rx) || needed(tx) {
                     self.notify(port)?;
-                } else {
-                    self.stats.notify_suppressed.add(1);
+                    sent = published;
                 }
             }
             Ports::Split {
                 rx: rx_port,
                 tx: tx_port,
             } => {
-                for (answer, port) in [(tx, tx_port), (rx, rx_port)] {
-                    if answer == Notify::Needed {
+                for (answer, port) in [(rx, rx_port), (tx, tx_port)] {
+                    if needed(answer) {
                         self.notify(port)?;
-                    } else {
-                        self.stats.notify_suppressed.add(1);
+                        sent += 1;
                     }
                 }
             }
         }
+        self.stats.notify_suppressed.add(published - sent);
         Ok(())
     }
 
@@ -318,8 +331,18 @@ impl Queue {
         self.events.pending(&mut self.masked)?;
         let events = self.masked.len() - before;
         self.stats.events.add(events as u64);
-        if events > 0 && self.rx.unconsumed()? == 0 && self.tx.unconsumed()? == 0 {
-            self.stats.events_spurious.add(events as u64);
+        if events > 0 {
+            // By what was answered, not by what is left: the responses of an event that came while the rings
+            // were being emptied are gone already.
+            let read = self.tx_answered + self.rx.answered;
+            let answered = read + self.rx.unconsumed()? + self.tx.unconsumed()?;
+            if answered == self.answered_at_event {
+                self.stats.events_spurious.add(events as u64);
+                self.spurious = self.spurious.saturating_add(1);
+            } else {
+                self.spurious = 0;
+            }
+            self.answered_at_event = answered;
         }
         Ok(events)
     }
@@ -330,6 +353,12 @@ impl Queue {
     /// # Errors
     /// As [`Self::receive`].
     pub fn arm(&mut self) -> Result<bool, Error> {
+        if self.spurious >= SPURIOUS && !self.masked.is_empty() {
+            // A backend that rings without end gets its bell back late (XSA-391): it costs us one wake-up
+            // a millisecond and no more.
+            self.stats.events_delayed.add(1);
+            std::thread::sleep(DELAY);
+        }
         while let Some(port) = self.masked.pop() {
             self.events.unmask(port)?;
         }
@@ -418,13 +447,17 @@ impl Queue {
         stats
             .pool_quarantined
             .set((rx.quarantined + tx.quarantined) as u64);
-        stats.grants.set(self.rx.pool.grants + self.tx.pool.grants);
-        stats
-            .revokes
-            .set(self.rx.pool.revokes + self.tx.pool.revokes);
-        stats
-            .pool_grown_inline
-            .set(self.rx.pool.grown_inline + self.tx.pool.grown_inline);
+        let (rx, tx) = (&self.rx.pool, &self.tx.pool);
+        let now = [
+            rx.grants + tx.grants,
+            rx.revokes + tx.revokes,
+            rx.grown_inline + tx.grown_inline,
+        ];
+        let counters = [&stats.grants, &stats.revokes, &stats.pool_grown_inline];
+        for ((counter, now), before) in counters.into_iter().zip(now).zip(&mut self.counted) {
+            counter.add(now - *before);
+            *before = now;
+        }
     }
 
     /// For idle times: gives back a batch of pages that the pool grew by and no longer needs.

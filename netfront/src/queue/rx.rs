@@ -43,6 +43,10 @@ pub(crate) struct RxQueue {
     pieces: Pieces,
     copied: Pieces,
     linear: Box<[u8]>,
+    /// Responses read so far.
+    pub answered: u64,
+    /// Something was posted since the last publish.
+    unpublished: bool,
 }
 
 impl RxQueue {
@@ -56,6 +60,8 @@ impl RxQueue {
             pieces: Pieces::new(),
             copied: Pieces::new(),
             linear: vec![0; LINEAR].into_boxed_slice(),
+            answered: 0,
+            unpublished: false,
         }
     }
 
@@ -73,6 +79,7 @@ impl RxQueue {
                 break;
             }
             self.posted[usize::from(slot)] = Some(page);
+            self.unpublished = true;
         }
         if self.is_starved() {
             stats.rx_starved.add(1);
@@ -84,9 +91,9 @@ impl RxQueue {
         (self.ring.in_flight() as usize) < SLOTS / 8
     }
 
-    /// Shows the backend what was posted.
-    pub fn publish(&mut self) -> Notify {
-        self.ring.publish()
+    /// Shows the backend what was posted, if anything was.
+    pub fn publish(&mut self) -> Option<Notify> {
+        std::mem::take(&mut self.unpublished).then(|| self.ring.publish())
     }
 
     /// Receives up to `budget` packets and gives each to `deliver`. Returns how many there were.
@@ -97,14 +104,12 @@ impl RxQueue {
         mut deliver: impl FnMut(&mut Packet<'_>),
     ) -> Result<usize, Error> {
         let mut seen = 0;
-        let mut packets = 0;
-        let mut bytes = 0;
         while seen < budget && receive::next(&mut self.ring, &mut self.assembled)? {
             seen += 1;
             self.claim()?;
-            stats
-                .rx_slots
-                .add((self.pieces.len() + self.assembled.unused.len()) as u64);
+            let slots = (self.pieces.len() + self.assembled.unused.len()) as u64;
+            self.answered += slots;
+            stats.rx_slots.add(slots);
             if let Some(fault) = &self.assembled.fault {
                 tracing::debug!(fault = fault.name(), "packet dropped");
                 stats.dropped(*fault).add(1);
@@ -112,8 +117,8 @@ impl RxQueue {
                 continue;
             }
             let len = self.assembled.len as usize;
-            packets += 1;
-            bytes += len as u64;
+            stats.rx_packets.add(1);
+            stats.rx_bytes.add(len as u64);
             let repaired = offload::repair(&mut self.assembled.offload);
             let head = if self.config.copies(len) {
                 stats.rx_small.add(1);
@@ -138,15 +143,16 @@ impl RxQueue {
                 fate: &mut fate,
             });
             stats.rx_detached.add(fate.detached.into());
-            stats.rx_condensed.add(fate.condensed.into());
+            if let Some(bytes) = fate.condensed {
+                stats.rx_condensed.add(1);
+                stats.rx_copied_bytes.add(bytes as u64);
+            }
             // Only now: copy, deliver, clear, return, in this order (H-7).
             let returned = self.give_back();
             if self.config.policy.recycles() {
                 stats.rx_recycled.add(returned as u64);
             }
         }
-        stats.rx_packets.add(packets);
-        stats.rx_bytes.add(bytes);
         Ok(seen)
     }
 
@@ -221,9 +227,9 @@ impl RxQueue {
         count
     }
 
-    /// Responses that wait to be read.
-    pub fn unconsumed(&mut self) -> Result<u32, Error> {
-        Ok(self.ring.unconsumed()?)
+    /// Responses that wait to be read, seen afresh.
+    pub fn unconsumed(&mut self) -> Result<u64, Error> {
+        Ok(self.ring.unconsumed_now()?.into())
     }
 
     /// Asks for an event after the next response and looks once more. True if there is work.

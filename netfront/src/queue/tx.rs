@@ -27,6 +27,10 @@ pub(crate) struct TxQueue {
     /// Pages that the next packet from a file descriptor will be read into.
     reserve: ArrayVec<PoolPage, MAX_PAGES>,
     stagger: usize,
+    /// Slots with extra infos that the backend has not answered: it answers these, and no others, with NULL.
+    extras: u32,
+    /// Something was pushed since the last publish.
+    unpublished: bool,
 }
 
 impl TxQueue {
@@ -38,6 +42,8 @@ impl TxQueue {
             ids: (0..SLOTS).rev().collect(),
             reserve: ArrayVec::new(),
             stagger: 0,
+            extras: 0,
+            unpublished: false,
         }
     }
 
@@ -188,18 +194,22 @@ impl TxQueue {
                 stats.tx_packets.add(1);
                 stats.tx_bytes.add(len as u64);
                 stats.tx_slots.add(slots as u64);
+                self.extras += offload.extra_slots();
+                self.unpublished = true;
             }
-            Err(_) => {
-                // Room was checked before: kept as a counted drop rather than a panic.
-                stats.tx_drop_full.add(1);
+            Err(error) => {
+                // Room was checked before; what is left is a packet for which a backend would close the
+                // vif: without an Ethernet header, or with segments of no size.
+                tracing::debug!("not sent: {error}");
+                stats.tx_drop_refused.add(1);
                 self.abandon(fragments);
             }
         }
     }
 
-    /// Shows the backend what was pushed.
-    pub fn publish(&mut self) -> Notify {
-        self.ring.publish()
+    /// Shows the backend what was pushed, if anything was.
+    pub fn publish(&mut self) -> Option<Notify> {
+        std::mem::take(&mut self.unpublished).then(|| self.ring.publish())
     }
 
     /// Takes back the pages of answered requests. Returns how many responses there were.
@@ -210,7 +220,16 @@ impl TxQueue {
             let response = slot.response();
             match response.status {
                 // The slot held an extra info. netback leaves the id of these unwritten.
-                Status::Null => continue,
+                Status::Null if self.extras > 0 => {
+                    self.extras -= 1;
+                    continue;
+                }
+                Status::Null => {
+                    return Err(Error::NothingPosted {
+                        ring: "tx",
+                        slot: slot.slot(),
+                    })
+                }
                 Status::Okay => {}
                 Status::Dropped => stats.tx_dropped.add(1),
                 _ => stats.tx_errors.add(1),
@@ -229,9 +248,9 @@ impl TxQueue {
         Ok(seen)
     }
 
-    /// Responses that wait to be read.
-    pub fn unconsumed(&mut self) -> Result<u32, Error> {
-        Ok(self.ring.unconsumed()?)
+    /// Responses that wait to be read, seen afresh.
+    pub fn unconsumed(&mut self) -> Result<u64, Error> {
+        Ok(self.ring.unconsumed_now()?.into())
     }
 
     /// Asks for an event when about half of the requests in flight are answered, and looks once more.

@@ -1,11 +1,12 @@
 //! Growing in batches, inline and by the control thread; the limit; shrinking.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use hypervisor::Access;
 use netback_sim::{peer, Backend, Config};
 use netfront::pool::{Pool, PoolConfig, BATCH};
-use netfront::{Device, Offload, PoolPolicy, QueueConfig, Wake};
+use netfront::{Device, Offload, PoolPolicy, Queue, QueueConfig, Wake};
 
 use crate::common::{
     count, detach_all, frame, receive_all, until, World, BACK, FRONT, PATIENCE, SLOTS,
@@ -328,4 +329,18 @@ fn pages_that_were_freed_can_be_granted_again_in_the_same_pool() {
         while pool.shrink() > 0 {}
         assert_eq!(pool.census().granted, BATCH);
     }
+}
+
+#[test]
+fn a_second_queue_at_the_default_limit_gets_a_smaller_pool_in_both_directions() {
+    let world = World::with_grant_limit(1024);
+    let config = QueueConfig::default();
+    let open = || Queue::open(&world.front, BACK, &config, false, Arc::default());
+    let mut first = open().expect("the first");
+    let whole = first.pools().map(|pool| pool.census().granted);
+    assert_eq!(whole, [config.rx_pages, config.tx_pages]);
+    let mut second = open().expect("what is left is enough");
+    let [rx, tx] = second.pools().map(|pool| pool.census().granted);
+    assert!(rx >= 2 * BATCH && tx >= BATCH, "{rx} and {tx} pages");
+    assert!(rx + tx + 2 <= 1024 - 770, "{rx} and {tx} pages");
 }

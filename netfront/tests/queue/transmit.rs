@@ -356,6 +356,6 @@ fn a_filler_is_not_asked_when_the_ring_is_full_so_that_no_packet_is_taken_and_lo
             back.publish();
             assert_eq!(queue.reclaim().unwrap(), asked);
         }
-        assert_eq!(count(&queue, "tx_drop_full"), 0);
+        assert_eq!(count(&queue, "tx_drop_refused"), 0);
     }
 }

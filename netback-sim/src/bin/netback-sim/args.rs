@@ -11,7 +11,7 @@ use netback_sim::{Features, Mac};
 pub const FAILED: u8 = 1;
 /// Frames from the guest were lost, doubled, overtaken or damaged.
 pub const NOT_CLEAN: u8 = 3;
-/// The guest broke the protocol and lost its vif at least once.
+/// The guest broke the protocol at least once.
 pub const FAULT: u8 = 4;
 
 const EXAMPLES: &str = "\
@@ -36,11 +36,12 @@ Examples:
       --no-feature split-event-channels
 
 Exit codes:
-  0  ended in order (SIGINT, SIGTERM, --duration, --count, or the toolstack took the vif away)
+  0  ended in order (SIGINT, SIGTERM, --duration, --count, or the toolstack took the
+     vif away, or the frontend's `state` vanished and --lenient was not given)
   1  something failed; the message says what
   2  the arguments are wrong
   3  frames from the guest were lost, doubled, overtaken or damaged
-  4  the guest broke the protocol and lost its vif at least once";
+  4  the guest broke the protocol at least once: its vif was taken down, or it was asked to close";
 
 /// A netif backend in user space.
 #[derive(Debug, Parser)]
@@ -84,6 +85,11 @@ pub struct Serve {
     /// Start every frame at offset 0 of its page, as the kernel does; slower
     #[arg(long)]
     pub no_stagger: bool,
+    /// Forgive what the kernel's netback does not: Initialised (3) counts as Connected, new keys
+    /// in state 4 connect anew, a frontend whose `state` vanished may come back, and senseless
+    /// states are passed over
+    #[arg(long)]
+    pub lenient: bool,
     /// Print the final counters as JSON
     #[arg(long)]
     pub json: bool,

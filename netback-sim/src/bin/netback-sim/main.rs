@@ -25,6 +25,8 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
+        // It would tell of a reader that is gone by a print to that reader, which panics.
+        .log_internal_errors(false)
         .init();
     let result = match arguments.command {
         Command::Serve(arguments) => serve::run(&arguments),

@@ -1,7 +1,7 @@
 //! What the program tells: a line a second, and a table or JSON at the end.
 
 use std::error::Error;
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use netback_sim::{traffic, BackendHandle, Snapshot, State};
@@ -81,16 +81,24 @@ pub struct Report {
 impl Report {
     /// Prints it to standard output.
     pub fn print(&self, json: bool) -> Result<(), Box<dyn Error>> {
+        let text = match json {
+            true => serde_json::to_string_pretty(self)?,
+            false => self.table(),
+        };
         let mut out = std::io::stdout().lock();
-        if json {
-            writeln!(out, "{}", serde_json::to_string_pretty(self)?)?;
-            return Ok(());
+        match writeln!(out, "{text}").and_then(|()| out.flush()) {
+            // A reader that has seen enough (`| head`) is no failure of ours.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+            other => Ok(other?),
         }
-        writeln!(out, "{:<22} {:>16.3}", "seconds", self.seconds)?;
-        for (name, value) in self.counters.fields() {
-            writeln!(out, "{name:<22} {value:>16}")?;
+    }
+
+    fn table(&self) -> String {
+        let mut lines = vec![format!("{:<22} {:>16.3}", "seconds", self.seconds)];
+        let dropped = ("peer_dropped", self.peer_dropped);
+        for (name, value) in self.counters.fields().into_iter().chain([dropped]) {
+            lines.push(format!("{name:<22} {value:>16}"));
         }
-        writeln!(out, "{:<22} {:>16}", "peer_dropped", self.peer_dropped)?;
         if let Some(counts) = self.verified {
             let traffic::Counts {
                 frames,
@@ -101,16 +109,15 @@ impl Report {
                 foreign,
                 ..
             } = counts;
-            writeln!(
-                out,
+            lines.push(format!(
                 "from the guest: {frames} frames verified, {lost} lost, {duplicate} doubled, \
                  {reordered} overtaken, {corrupt} damaged; {foreign} of others"
-            )?;
+            ));
         }
         if let Some(fault) = &self.fault {
-            writeln!(out, "the vif was taken down: {fault}")?;
+            lines.push(format!("the vif went down: {fault}"));
         }
-        Ok(())
+        lines.join("\n")
     }
 }
 

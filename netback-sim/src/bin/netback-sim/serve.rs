@@ -41,6 +41,7 @@ pub fn run(arguments: &Serve) -> Result<ExitCode, Box<dyn Error>> {
         }),
         stagger: !arguments.no_stagger,
         spin: Duration::from_micros(arguments.spin),
+        strict: !arguments.lenient,
         ..Config::new(DomId(arguments.vif.frontend_domid), peer(arguments)?)
     };
     let backend = Backend::start(&domain, config)?;

@@ -119,7 +119,7 @@ pub struct QueueOptions {
     #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(32..=16384))]
     pub rx_pages: u32,
     /// Pages that receiving may grow to.
-    #[arg(long, default_value_t = 768, value_parser = clap::value_parser!(u32).range(32..=16384))]
+    #[arg(long, default_value_t = 736, value_parser = clap::value_parser!(u32).range(32..=16384))]
     pub rx_limit: u32,
     /// Pages granted for sending.
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(32..=16384))]

@@ -49,6 +49,7 @@ impl QueueOptions {
 pub fn run(args: Run) -> Result<(), Failure> {
     let (bell, held) = Bell::new()?;
     let domain = domain(&args.ground)?;
+    make_room(&domain, &args.queue);
     let service = Arc::new(Service::default());
     let (consumer, tap) = consumer(&args)?;
     let subject = Arc::new(Subject {
@@ -65,7 +66,8 @@ pub fn run(args: Run) -> Result<(), Failure> {
     let builder: Builder = Device::builder(args.vif)
         .queue(args.queue.config())
         .wants(args.queue.wants())
-        .deadline(Duration::from_secs(args.deadline));
+        .deadline(Duration::from_secs(args.deadline))
+        .interrupt(service.interrupt());
 
     let worker = Arc::clone(&service);
     // The queue's thread opens the event channel handle: the interrupt carries this name.
@@ -96,6 +98,22 @@ pub fn run(args: Run) -> Result<(), Failure> {
         say!("{:#}", subject.report());
     }
     Ok(done?)
+}
+
+/// Raises the limit of shared pages if it is below what was asked for and this is allowed. Otherwise the
+/// pools are smaller, and say so.
+fn make_room(domain: &netfront::hypervisor::Domain, options: &QueueOptions) {
+    const RINGS: usize = 2;
+    let config = options.config();
+    let wanted = config.rx_limit + config.tx_pages + RINGS;
+    if let Ok(Some(limit)) = domain.grant_limit() {
+        if limit < wanted {
+            match domain.raise_grant_limit(wanted) {
+                Ok(()) => tracing::info!("raised gntalloc's limit from {limit} to {wanted} pages"),
+                Err(error) => tracing::debug!("the limit stays at {limit} pages: {error}"),
+            }
+        }
+    }
 }
 
 /// What wakes the main thread. Nothing polls.

@@ -1,0 +1,157 @@
+//! The control thread: watches the store, grants pages away from the data path, wakes the queue's owner.
+
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use arrayvec::ArrayVec;
+use hypervisor::{Access, DomId, Domain};
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
+
+use crate::connection::{Change, Connection, Offer};
+use crate::pool::Growth;
+use crate::queue::Queue;
+use crate::waker::Waker;
+use crate::Error;
+
+/// How long the goodbye of a device that is dropped, not closed, may take.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// The thread's handle.
+#[derive(Debug)]
+pub(super) struct Control {
+    thread: Option<JoinHandle<Connection>>,
+    changes: Receiver<Change>,
+    stop: Arc<AtomicBool>,
+    waker: Arc<Waker>,
+}
+
+impl Control {
+    pub fn start(
+        domain: &Domain,
+        offer: &Offer,
+        vif: u32,
+        connection: Connection,
+        queue: &Queue,
+    ) -> Result<Self, Error> {
+        let (sender, changes) = mpsc::channel();
+        let stop = Arc::new(AtomicBool::new(false));
+        let waker = Arc::new(Waker::new()?);
+        let growth = queue.growth();
+        growth.attend(Arc::clone(&waker));
+        let work = Watch {
+            domain: domain.clone(),
+            peer: offer.backend_id,
+            connection,
+            growth,
+            queue: queue.waker(),
+            changes: sender,
+            stop: Arc::clone(&stop),
+            waker: Arc::clone(&waker),
+        };
+        let thread = Builder::new()
+            .name(format!("nf{vif}control"))
+            .spawn(move || work.run())
+            .map_err(Error::io("starting the control thread"))?;
+        Ok(Self {
+            thread: Some(thread),
+            changes,
+            stop,
+            waker,
+        })
+    }
+
+    /// The next thing that changed, if anything did.
+    pub fn change(&self) -> Option<Change> {
+        self.changes.try_recv().ok()
+    }
+
+    /// Ends the thread and gives the connection back. `None` if the thread has died.
+    pub fn stop(mut self) -> Option<Connection> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Option<Connection> {
+        self.stop.store(true, Ordering::Release);
+        self.waker.wake();
+        self.thread.take()?.join().ok()
+    }
+}
+
+impl Drop for Control {
+    /// A device that is dropped and not closed leaves no thread behind, and no backend that believes it is
+    /// connected.
+    fn drop(&mut self) {
+        if let Some(mut connection) = self.end() {
+            connection.interrupt_by(Arc::default());
+            if let Err(error) = connection.close(GOODBYE) {
+                tracing::debug!("closing a device that was dropped: {error}");
+            }
+        }
+    }
+}
+
+/// What the thread works with.
+struct Watch {
+    domain: Domain,
+    peer: DomId,
+    connection: Connection,
+    growth: Arc<Growth>,
+    queue: Arc<Waker>,
+    changes: Sender<Change>,
+    stop: Arc<AtomicBool>,
+    waker: Arc<Waker>,
+}
+
+impl Watch {
+    /// How often the keys are read although no watch fired: an event can be lost.
+    const REREAD: Duration = Duration::from_secs(2);
+    /// The same while somebody writes the keys without end.
+    const FLOODED: Duration = Duration::from_millis(20);
+
+    fn run(mut self) -> Connection {
+        let mut left = false;
+        let mut said = false;
+        while !self.stop.load(Ordering::Acquire) {
+            self.growth
+                .serve(&self.domain, self.peer, Access::ReadWrite);
+            // A store that has failed is asked again later; its descriptor may be ready for ever.
+            let mut listens = !left;
+            if !left {
+                match self.connection.next_change(Duration::ZERO) {
+                    Ok(Some(change)) => {
+                        left = matches!(change, Change::BackendLeft(_));
+                        let _ = self.changes.send(change);
+                        self.queue.wake();
+                        continue;
+                    }
+                    Ok(None) => said = false,
+                    Err(error) => {
+                        listens = false;
+                        if !std::mem::replace(&mut said, true) {
+                            tracing::warn!("the store cannot be read, trying on: {error}");
+                        }
+                    }
+                }
+            }
+            self.sleep(listens);
+        }
+        self.connection
+    }
+
+    fn sleep(&self, listens: bool) {
+        let mut fds = ArrayVec::<PollFd<'_>, 2>::new();
+        fds.push(PollFd::from_borrowed_fd(self.waker.as_fd(), PollFlags::IN));
+        let flooded = listens && !self.connection.is_drained();
+        if listens && !flooded {
+            let store = self.connection.event_fd();
+            fds.push(PollFd::from_borrowed_fd(store, PollFlags::IN));
+        }
+        let time = if flooded { Self::FLOODED } else { Self::REREAD };
+        let _ = poll(&mut fds, Timespec::try_from(time).ok().as_ref());
+        self.waker.clear();
+    }
+}
