@@ -163,7 +163,7 @@ fn pump(device: &mut Device, consumer: &mut dyn Consumer, service: &Service) -> 
         };
         let woken = if moved > 0 {
             // Never idle, the thread never sleeps: a detach must be seen all the same.
-            if turn % LOOK_UP == 0 {
+            if turn.is_multiple_of(LOOK_UP) {
                 Wake::Called
             } else {
                 Wake::Work
