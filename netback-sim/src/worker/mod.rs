@@ -41,7 +41,7 @@ pub(crate) struct Worker {
     refused: Option<State>,
     vif: Option<Vif>,
     buffers: Buffers,
-    /// What the frontend wrote when we last connected, failed, or came: see [`Situation::fresh`].
+    /// What the frontend wrote when we last connected, failed, or came: see [`Situation::fresh`](crate::xenbus::Situation::fresh).
     known: Option<String>,
     /// Until when a frontend of an earlier backend is waited for.
     stale_until: Option<Instant>,

@@ -1,4 +1,4 @@
-//! The store side of the thread: what the frontend shows is read, [`decide`](crate::xenbus::decide)
+//! The store side of the thread: what the frontend shows is read, [`decide`]
 //! says what to do, and here it is done. A store that fails is opened again; the rings go on.
 
 use std::time::{Duration, Instant};

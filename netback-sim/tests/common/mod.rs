@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use hypervisor::sim::server::{self, Options, Running};
 use hypervisor::{Access, DomId, Domain, EventChannels, Port, SharedPages, Store, StoreClient};
+use netback_sim::traffic::{Generator, Sizes};
 use netback_sim::{Backend, BackendHandle, Config, Peer, State};
 use tempfile::TempDir;
 use xen_ring::{
@@ -342,4 +343,20 @@ impl Front {
     pub fn slots() -> usize {
         Rx::SLOTS as usize
     }
+}
+
+/// Sends so many frames and waits until the backend has answered and taken them.
+pub fn exchange(front: &mut Front, backend: &BackendHandle, count: u64) {
+    let before = backend.counters().tx_packets;
+    let mut generator = Generator::new(Sizes::Fixed(200), 1).unwrap();
+    let mut buffer = [0; 256];
+    for _ in 0..count {
+        let len = generator.fill(&mut buffer).unwrap();
+        until("room", || {
+            front.reap();
+            front.send(&buffer[..len], 1, &Offload::default())
+        });
+    }
+    until("answers", || front.settled());
+    assert_eq!(backend.counters().tx_packets, before + count);
 }

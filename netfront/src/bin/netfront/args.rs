@@ -112,17 +112,17 @@ pub struct QueueOptions {
     /// What happens to a page after its packet: pool, per-packet, copy-always or no-recycle.
     #[arg(long, default_value_t = PoolPolicy::Pool)]
     pub policy: PoolPolicy,
-    /// Packets shorter than this are copied, longer ones keep their pages (bytes).
-    #[arg(long, default_value_t = 256)]
+    /// Packets shorter than this are copied, longer ones keep their pages.
+    #[arg(long, value_name = "BYTES", default_value_t = 256)]
     pub threshold: usize,
     /// Pages granted for receiving at the start.
-    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(32..=16384))]
+    #[arg(long, value_name = "PAGES", default_value_t = 512, value_parser = clap::value_parser!(u32).range(32..=16384))]
     pub rx_pages: u32,
     /// Pages that receiving may grow to.
-    #[arg(long, default_value_t = 736, value_parser = clap::value_parser!(u32).range(32..=16384))]
+    #[arg(long, value_name = "PAGES", default_value_t = 736, value_parser = clap::value_parser!(u32).range(32..=16384))]
     pub rx_limit: u32,
     /// Pages granted for sending.
-    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(32..=16384))]
+    #[arg(long, value_name = "PAGES", default_value_t = 256, value_parser = clap::value_parser!(u32).range(32..=16384))]
     pub tx_pages: u32,
     /// Do not trust the backend: copy everything before it is looked at, lend nothing.
     #[arg(long)]
@@ -183,7 +183,7 @@ pub struct Demo {
     /// Only this policy.
     #[arg(long)]
     pub policy: Option<PoolPolicy>,
-    /// Write what the frontend receives to this pcap file (slows everything down).
+    /// Write what the frontend receives to this pcap file, with the first policy (slows it down).
     #[arg(long, value_name = "FILE")]
     pub capture: Option<PathBuf>,
     /// The kernel's own TCP/IP across the driver: two network namespaces with a TAP each (needs root).

@@ -110,7 +110,10 @@ fn run_policy(
         "--seconds",
         &counted,
     ];
-    let capture = args.capture.as_ref().map(|path| path.to_string_lossy());
+    // One file, one policy: the next would overwrite it.
+    let first = args.policy.unwrap_or(PoolPolicy::ALL[0]) == policy;
+    let capture = args.capture.as_ref().filter(|_| first);
+    let capture = capture.map(|path| path.to_string_lossy());
     if let Some(path) = &capture {
         front_args.extend(["--capture", path]);
     }
