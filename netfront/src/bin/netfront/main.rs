@@ -28,10 +28,6 @@ use tracing_subscriber::filter::LevelFilter;
 
 use args::{Cli, Command};
 
-/// Counts allocations, so that the demo can show that the data path makes none.
-#[global_allocator]
-static ALLOCATOR: &stats_alloc::StatsAlloc<std::alloc::System> = &stats_alloc::INSTRUMENTED_SYSTEM;
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let level = match (cli.quiet, cli.verbose) {

@@ -1,8 +1,8 @@
 //! One frontend of the demo, a process of its own: what it allocates is counted by its own allocator.
 //!
-//! It prints a line of JSON when it is connected, every second, when the time is over, and at the end. Between
-//! the first and the third of these no thread of it allocates by itself, so what is counted is the
-//! data path's.
+//! It prints a line of JSON when it is connected, every second, when the time is over, and at the end.
+//! Allocations are those of the queue's thread: the control thread makes a few a second when it looks at the
+//! store, whatever the traffic.
 
 use std::io::{self, BufRead, Cursor, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -68,7 +68,12 @@ impl Consumer for Load {
 #[derive(Default)]
 struct Shared {
     connected: AtomicBool,
+    /// The time that is counted has begun, and is over.
+    counting: AtomicBool,
+    counted: AtomicBool,
     stop: AtomicBool,
+    /// Of the queue's thread in that time; `u64::MAX` until it is known.
+    allocations: AtomicU64,
     /// Packets to wait for before the end; `u64::MAX` as long as the other side still sends.
     expected: AtomicU64,
 }
@@ -79,6 +84,7 @@ pub fn front(args: &DemoFront) -> Result<(), Failure> {
     let stats = Arc::new(QueueStats::default());
     let shared = Arc::new(Shared {
         expected: AtomicU64::new(u64::MAX),
+        allocations: AtomicU64::new(u64::MAX),
         ..Shared::default()
     });
     let generating = Arc::new(AtomicBool::new(true));
@@ -113,15 +119,20 @@ pub fn front(args: &DemoFront) -> Result<(), Failure> {
     }
     say!("{}", json!({ "event": "connected" }));
     std::thread::sleep(Duration::from_secs_f64(args.warm_up));
+    shared.counting.store(true, Ordering::Release);
     let before = Moment::now(&stats, &domain);
-    let allocations = allocations();
     let start = Instant::now();
     watch(&stats, start, Duration::from_secs_f64(args.seconds), || {
         thread.is_finished()
     });
     let elapsed = start.elapsed();
-    let allocations = self::allocations() - allocations;
     let measured = Moment::now(&stats, &domain).since(&before);
+    shared.counted.store(true, Ordering::Release);
+    let allocations = || shared.allocations.load(Ordering::Acquire);
+    while allocations() == u64::MAX && !thread.is_finished() {
+        std::thread::sleep(tick);
+    }
+    let allocations = allocations();
 
     generating.store(false, Ordering::Relaxed);
     say!("{}", json!({ "event": "measured" }));
@@ -183,30 +194,44 @@ impl Worker {
         let mut device = Device::builder(0)
             .queue(config)
             .connect_counting(&self.domain, Arc::clone(&self.stats))?;
-        self.shared.connected.store(true, Ordering::Release);
-        let mut drained_by = None;
-        loop {
-            let queue = device.queue();
-            if round(queue, load)? == 0 {
-                sleep(queue, load, Duration::from_millis(20))?;
-            }
-            if self.shared.stop.load(Ordering::Acquire) {
-                // What is under way is waited for, on this machine's clock and for no longer than this.
-                let end = *drained_by.get_or_insert(Instant::now() + Duration::from_secs(10));
-                let expected = self.shared.expected.load(Ordering::Acquire);
-                let all = self.stats.rx_packets.get() >= expected && queue.unanswered() == 0;
-                if all || Instant::now() > end {
-                    queue.export();
-                    return Ok(device.close()?);
-                }
-            }
+        let shared = &self.shared;
+        shared.connected.store(true, Ordering::Release);
+        while !shared.counting.load(Ordering::Acquire) {
+            turn(&mut device, load)?;
         }
+        let mut failed = Ok(());
+        let counted = allocation_counter::measure(|| {
+            while !shared.counted.load(Ordering::Acquire) && failed.is_ok() {
+                failed = turn(&mut device, load);
+            }
+        });
+        failed?;
+        shared
+            .allocations
+            .store(counted.count_total, Ordering::Release);
+        while !shared.stop.load(Ordering::Acquire) {
+            turn(&mut device, load)?;
+        }
+        // What is under way is waited for, on this machine's clock and for no longer than this.
+        let end = Instant::now() + Duration::from_secs(10);
+        let expected = shared.expected.load(Ordering::Acquire);
+        let all = |device: &mut Device| {
+            self.stats.rx_packets.get() >= expected && device.queue().unanswered() == 0
+        };
+        while !all(&mut device) && Instant::now() < end {
+            turn(&mut device, load)?;
+        }
+        Ok(device.close()?)
     }
 }
 
-fn allocations() -> u64 {
-    let stats = crate::ALLOCATOR.stats();
-    (stats.allocations + stats.reallocations) as u64
+/// One round, and a sleep if it found nothing.
+fn turn(device: &mut Device, load: &mut dyn Consumer) -> Result<(), Error> {
+    let queue = device.queue();
+    if round(queue, load)? == 0 {
+        sleep(queue, load, Duration::from_millis(20))?;
+    }
+    Ok(())
 }
 
 /// Prints a line a second without allocating.
