@@ -168,7 +168,7 @@ fn a_killed_backend_is_noticed_said_once_and_connected_to_again_by_the_same_fron
         assert_eq!(report["pid"], first["pid"], "the frontend did not live");
     }
     assert_eq!(frontend.descriptors(), descriptors, "descriptors leak");
-    let said = frontend.errors().matches("the backend left").count() as u64;
+    let said = frontend.errors().matches("reconnecting").count() as u64;
     assert_eq!(
         said,
         restarts(),

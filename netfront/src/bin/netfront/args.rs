@@ -271,4 +271,7 @@ pub struct BenchEnd {
     /// Measure the limit: the same copies over a bare ring.
     #[arg(long)]
     pub limit: bool,
+    /// With --limit: prefetch the pages to come.
+    #[arg(long)]
+    pub prefetch: bool,
 }

@@ -93,6 +93,7 @@ fn limit(args: &BenchEnd, domain: &Domain) -> Result<(), Failure> {
         size: args.size,
         // The backend copies what it gets out of the guest's pages in full.
         copied: args.size,
+        prefetch: args.prefetch,
     };
     // Longer than the frontend's end: that is where the rate is taken.
     let time = Duration::from_secs_f64(args.seconds + 5.0);

@@ -112,6 +112,7 @@ fn limit(args: &BenchEnd, domain: &Domain, time: Duration) -> Result<f64, Failur
         } else {
             netfront::packet::HEADER_LIMIT
         },
+        prefetch: args.prefetch,
     };
     Ok(if args.direction == "rx" {
         end.consume(time)

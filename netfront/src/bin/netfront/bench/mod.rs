@@ -59,13 +59,28 @@ pub fn bench(args: &Bench) -> Result<(), Failure> {
             tell(args, &format!("limit {direction} {size}"));
             // Pages that a packet fits in: the limit has one page a packet.
             let limit = if size <= xen_ring::PAGE_SIZE {
-                Some(pair(args, &socket, size, direction, None)?)
+                Some(
+                    pair(
+                        args,
+                        &socket,
+                        size,
+                        direction,
+                        Run::Limit { prefetch: false },
+                    )?
+                    .max(pair(
+                        args,
+                        &socket,
+                        size,
+                        direction,
+                        Run::Limit { prefetch: true },
+                    )?),
+                )
             } else {
                 None
             };
             for &policy in &args.policies {
                 tell(args, &format!("{policy} {direction} {size}"));
-                let mpps = pair(args, &socket, size, direction, Some(policy))?;
+                let mpps = pair(args, &socket, size, direction, Run::Transport(policy))?;
                 rows.push(json!({
                     "size": size,
                     "direction": direction,
@@ -87,13 +102,22 @@ pub fn bench(args: &Bench) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What two processes do.
+#[derive(Clone, Copy)]
+enum Run {
+    /// The driver and the backend, with this policy.
+    Transport(PoolPolicy),
+    /// The same copies over a bare ring.
+    Limit { prefetch: bool },
+}
+
 /// Runs both ends and returns millions of packets a second, as the frontend's end counted them.
 fn pair(
     args: &Bench,
     socket: &str,
     size: usize,
     direction: &str,
-    policy: Option<PoolPolicy>,
+    run: Run,
 ) -> Result<f64, Failure> {
     let (size, seconds) = (size.to_string(), args.seconds.to_string());
     let mut common = vec![
@@ -106,9 +130,10 @@ fn pair(
         "--seconds",
         &seconds,
     ];
-    match &policy {
-        Some(policy) => common.extend(["--policy", policy.name()]),
-        None => common.push("--limit"),
+    match run {
+        Run::Transport(policy) => common.extend(["--policy", policy.name()]),
+        Run::Limit { prefetch: false } => common.push("--limit"),
+        Run::Limit { prefetch: true } => common.extend(["--limit", "--prefetch"]),
     }
     let start = |name, command| {
         let mut all = vec!["-q", command];
@@ -118,7 +143,7 @@ fn pair(
     let mut back = start("backend's end", "bench-back")?;
     let mut front = start("frontend's end", "bench-front")?;
     back.wait_for("ready", |_| {})?;
-    if policy.is_none() {
+    if matches!(run, Run::Limit { .. }) {
         let shared = front.wait_for("shared", |_| {})?;
         back.send(&shared["references"].to_string())?;
     }
