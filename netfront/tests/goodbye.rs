@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::toolstack::BACKEND;
-use common::{frame, receive_all, until, World, BACK, FRONT, PATIENCE};
+use common::{echo, frame, until, World, BACK, FRONT, PATIENCE};
 use hypervisor::StoreClient;
 use netback_sim::{peer, Backend, BackendHandle, Config, State};
 use netfront::{Device, Offload};
@@ -28,21 +28,6 @@ fn retry(device: Device) -> Device {
         device.is_some()
     });
     device.expect("connected")
-}
-
-/// A packet goes to the backend and comes back.
-fn echo(device: &mut Device, seed: usize) {
-    let mut sent = frame(1500, seed);
-    sent[..12].fill(2);
-    device
-        .queue()
-        .send(&[&sent], Offload::default())
-        .expect("room");
-    device.queue().flush().expect("flushed");
-    until("an echo", || {
-        device.queue().reclaim().expect("a sound ring");
-        !receive_all(device.queue()).is_empty()
-    });
 }
 
 /// The pages of a dead connection stay granted as long as somebody holds a packet of it.

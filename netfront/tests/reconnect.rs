@@ -6,9 +6,9 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{frame, receive_all, until, World, FRONT, PATIENCE};
+use common::{echo, until, World, FRONT, PATIENCE};
 use netback_sim::{peer, Backend, BackendHandle, Config, State};
-use netfront::{Change, Device, Offload, Reconnect};
+use netfront::{Change, Device, Reconnect};
 
 const CYCLES: usize = 20;
 
@@ -16,24 +16,6 @@ fn start(world: &World) -> BackendHandle {
     let mut config = Config::new(FRONT, peer::Echo::new());
     config.close_patience = PATIENCE;
     Backend::start(&world.back, config).expect("a backend")
-}
-
-/// A packet goes to the backend and comes back.
-fn echo(device: &mut Device, seed: usize) {
-    let mut sent = frame(1500, seed);
-    sent[..12].fill(2);
-    device
-        .queue()
-        .send(&[&sent], Offload::default())
-        .expect("sent");
-    device.queue().flush().expect("flushed");
-    let mut received = Vec::new();
-    until("an echo", || {
-        device.queue().reclaim().expect("a sound ring");
-        received.extend(receive_all(device.queue()));
-        !received.is_empty()
-    });
-    assert_eq!(received, [sent]);
 }
 
 fn wait_left(device: &mut Device) {

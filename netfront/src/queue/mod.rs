@@ -4,6 +4,7 @@
 //! left to do, [`Queue::wait`]. A batch is published once and notified at most once, and only if the
 //! backend asked. Nothing in these calls allocates, locks, or enters the kernel per packet.
 
+mod config;
 mod rx;
 mod tx;
 
@@ -12,7 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hypervisor::{Access, DomId, Domain, EventChannels, GrantRef, Port, SharedPages};
+use hypervisor::{Access, DomId, Domain, EventChannels, Port, SharedPages};
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use xen_ring::{Notify, Offload};
 
@@ -22,6 +23,7 @@ use crate::stats::QueueStats;
 use crate::waker::Waker;
 use crate::{Error, SendError};
 
+pub use config::{Ports, QueueConfig, QueueKeys, Wake};
 use rx::{RxConfig, RxQueue};
 use tx::TxQueue;
 
@@ -29,79 +31,6 @@ use tx::TxQueue;
 const SPURIOUS: u32 = 8;
 /// How late.
 const DELAY: Duration = Duration::from_millis(1);
-
-/// How a queue is made.
-#[derive(Debug, Clone)]
-pub struct QueueConfig {
-    /// Pages granted for receiving at the start. Twice the ring lets pages be away with consumers
-    /// while the ring stays full.
-    pub rx_pages: usize,
-    /// The most pages that receiving may grow to.
-    pub rx_limit: usize,
-    /// Pages granted for sending.
-    pub tx_pages: usize,
-    /// What happens to a page after its packet.
-    pub policy: PoolPolicy,
-    /// Packets shorter than this are copied out whole, others keep their pages. Bytes.
-    pub threshold: usize,
-    /// Copy everything out of shared memory before it is looked at, and lend nothing.
-    pub untrusted: bool,
-    /// Overwrite the used bytes of a page before it is posted again.
-    pub scrub: bool,
-    /// One event channel each for receiving and sending, if the backend can.
-    pub split_event_channels: bool,
-}
-
-impl Default for QueueConfig {
-    fn default() -> Self {
-        Self {
-            rx_pages: 512,
-            rx_limit: 736,
-            tx_pages: 256,
-            policy: PoolPolicy::Pool,
-            threshold: 256,
-            untrusted: false,
-            scrub: false,
-            split_event_channels: true,
-        }
-    }
-}
-
-/// The queue's event channels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ports {
-    /// One for both directions (`event-channel`).
-    Shared(Port),
-    /// One each (`feature-split-event-channels`).
-    Split {
-        /// `event-channel-rx`
-        rx: Port,
-        /// `event-channel-tx`
-        tx: Port,
-    },
-}
-
-/// What the backend must know of a queue: the values of its store keys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct QueueKeys {
-    /// `tx-ring-ref`
-    pub tx_ring: GrantRef,
-    /// `rx-ring-ref`
-    pub rx_ring: GrantRef,
-    /// `event-channel`, or `event-channel-rx` and `-tx`.
-    pub ports: Ports,
-}
-
-/// Why [`Queue::wait`] returned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wake {
-    /// There are responses, or there may be.
-    Work,
-    /// Somebody called the queue's waker: the link has changed, or the driver stops.
-    Called,
-    /// Nothing happened in time.
-    Timeout,
-}
 
 /// One queue pair. It is made, used and dropped by one thread.
 pub struct Queue {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use hypervisor::sim::server::{self, Options, Running};
 use hypervisor::{DomId, Domain};
 use netfront::queue::QueueKeys;
-use netfront::{OwnedPacket, Queue, QueueConfig, QueueStats};
+use netfront::{Device, Offload, OwnedPacket, Queue, QueueConfig, QueueStats};
 use tempfile::TempDir;
 
 pub use back::Back;
@@ -88,6 +88,21 @@ pub fn until(what: &str, mut done: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "waited in vain: {what}");
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// A packet goes to the backend and comes back.
+pub fn echo(device: &mut Device, seed: usize) {
+    let mut sent = frame(1500, seed);
+    sent[..12].fill(2);
+    device
+        .queue()
+        .send(&[&sent], Offload::default())
+        .expect("room");
+    device.queue().flush().expect("flushed");
+    until("an echo", || {
+        device.queue().reclaim().expect("a sound ring");
+        !receive_all(device.queue()).is_empty()
+    });
 }
 
 /// A frame of `len` bytes that differs from that of another seed.

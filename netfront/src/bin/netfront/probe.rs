@@ -123,24 +123,27 @@ fn device_node(path: &'static str) -> Finding {
 }
 
 fn kernel_driver(vif: u32) -> Finding {
-    let device = format!("/sys/bus/xen/devices/vif-{vif}");
-    let driver = fs::read_link(Path::new(&device).join("driver"));
-    let found = match driver {
-        Ok(link) => {
-            let name = link
-                .file_name()
-                .map_or_else(String::new, |n| n.to_string_lossy().into());
-            Err(format!(
-                "vif-{vif} is used by the kernel's driver {name}: echo vif-{vif} > \
-                 /sys/bus/xen/drivers/{name}/unbind (this takes its network interface away)"
-            ))
-        }
-        Err(_) => Ok(format!("none uses vif-{vif}")),
-    };
+    let found = not_in_use(vif).map(|()| format!("none uses vif-{vif}"));
     Finding {
         what: "kernel driver",
         found,
     }
+}
+
+/// Says whether the kernel's own driver has the vif, and how to take it from there. To connect it all the
+/// same would cut off whoever uses its interface, an ssh session for one.
+pub fn not_in_use(vif: u32) -> Result<(), String> {
+    let device = format!("/sys/bus/xen/devices/vif-{vif}");
+    let Ok(link) = fs::read_link(Path::new(&device).join("driver")) else {
+        return Ok(());
+    };
+    let name = link
+        .file_name()
+        .map_or_else(String::new, |name| name.to_string_lossy().into());
+    Err(format!(
+        "vif-{vif} is used by the kernel's driver {name}: echo vif-{vif} > \
+         /sys/bus/xen/drivers/{name}/unbind (this takes its network interface away)"
+    ))
 }
 
 fn grants(domain: &Domain) -> Finding {

@@ -19,6 +19,7 @@ use crate::control::{self, Subject};
 use crate::failure::Failure;
 use crate::ground::{control_socket, domain};
 use crate::output::say;
+use crate::probe::not_in_use;
 
 impl QueueOptions {
     /// How the command line wants the queue.
@@ -49,6 +50,9 @@ impl QueueOptions {
 pub fn run(args: Run) -> Result<(), Failure> {
     let (bell, held) = Bell::new()?;
     let domain = domain(&args.ground)?;
+    if args.ground.sim.is_none() {
+        not_in_use(args.vif).map_err(Failure::NotHere)?;
+    }
     make_room(&domain, &args.queue);
     let service = Arc::new(Service::default());
     let (consumer, tap) = consumer(&args)?;
