@@ -4,6 +4,7 @@
 passed=0
 failed=0
 summary=()
+known=()
 wanted=("$@")
 logs=${CI_LOGS:-target/ci-logs}
 mkdir -p "$logs"
@@ -13,6 +14,7 @@ mkdir -p "$logs"
 part() {
   local name=$1 minutes=$2 log=$logs/$1.log start=$SECONDS verdict
   shift 2
+  known+=("$name")
   if [ "${wanted[0]:-}" = --list ]; then
     printf '%-12s %3s min  %s\n' "$name" "$minutes" "$*"
     return
@@ -41,6 +43,13 @@ part() {
 # Prints the table and the closing counts; the exit code says whether all passed.
 finish() {
   [ "${wanted[0]:-}" = --list ] && exit 0
+  local name
+  for name in "${wanted[@]}"; do
+    if [[ " ${known[*]} " != *" $name "* ]]; then
+      printf 'there is no part %s: %s\n' "$name" "${known[*]}" >&2
+      failed=$((failed + 1))
+    fi
+  done
   printf '\n'
   printf '%s\n' "${summary[@]}"
   printf '\n%d passed, %d failed\n' "$passed" "$failed"

@@ -152,8 +152,10 @@ impl Device {
             .and_then(|()| connection.wait_connected(builder.deadline))
             .and_then(|()| queue.kick());
         if let Err(error) = met {
-            // The backend may have mapped the rings: it lets go of them before they are freed.
+            // The backend may have mapped the rings: it lets go of them before they are freed, and whoever
+            // interrupts the handshake waits for that.
             queue.stop();
+            connection.interrupt_by(Arc::default());
             if let Err(second) = connection.close(builder.deadline) {
                 tracing::debug!("closing after a failed handshake: {second}");
             }

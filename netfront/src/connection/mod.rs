@@ -270,7 +270,8 @@ impl Connection {
     /// of the pages.
     ///
     /// # Errors
-    /// [`Error::Deadline`] if the backend does not follow; own state is Closed all the same.
+    /// [`Error::Deadline`] if the backend does not follow; own state is Closed then all the same. Errors of
+    /// the store leave it as it is.
     pub fn close(&mut self, deadline: Duration) -> Result<(), Error> {
         self.close_until(Instant::now() + deadline)
     }

@@ -80,6 +80,10 @@ impl CaptureFile {
 
     /// Writes one packet, given in slices.
     pub fn write<'a>(&mut self, slices: impl Iterator<Item = &'a [u8]>) {
+        if self.failed {
+            // What failed may have left half a record behind: nothing after it could be read.
+            return;
+        }
         self.scratch.clear();
         slices.for_each(|slice| self.scratch.extend_from_slice(slice));
         let original = u32::try_from(self.scratch.len()).unwrap_or(u32::MAX);

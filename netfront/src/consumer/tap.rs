@@ -18,7 +18,7 @@ use crate::packet::{Packet, MAX_FRAGMENTS};
 use crate::queue::Queue;
 use crate::stats::Counter;
 use crate::Error;
-use xen_ring::Checksum;
+use xen_ring::{Checksum, GsoKind};
 
 /// What the TAP side counts.
 #[derive(Debug, Default)]
@@ -33,6 +33,8 @@ pub struct TapCounters {
     pub drop_full: Counter,
     /// Frames dropped: a blank checksum without a TCP or UDP header.
     pub drop_checksum: Counter,
+    /// Large segments dropped, since the backend cannot cut them.
+    pub drop_segments: Counter,
     /// Checksums filled in by software, since the backend cannot.
     pub checksums_filled: Counter,
     /// `readv` and `writev` calls.
@@ -83,6 +85,14 @@ impl Tap {
             counters.read.add(1);
             let vnet = VnetHeader::decode(&bytes);
             let mut offload = from_vnet(&vnet);
+            if offload
+                .gso
+                .is_some_and(|gso| !takes_segments(features, gso.kind))
+            {
+                // Queued in the TAP for an earlier backend that could cut it.
+                counters.drop_segments.add(1);
+                return Ok(None);
+            }
             if offload.checksum == Checksum::Blank && !takes_blank(features, pages.first()) {
                 let (start, offset) = (vnet.csum_start, vnet.csum_offset);
                 fill_checksum(pages, len, usize::from(start), usize::from(offset));
@@ -91,6 +101,14 @@ impl Tap {
             }
             Ok(Some((len, offload)))
         })
+    }
+}
+
+/// True if the backend cuts large segments of this kind.
+fn takes_segments(features: &Features, kind: GsoKind) -> bool {
+    match kind {
+        GsoKind::TcpV4 => features.gso_tcpv4,
+        GsoKind::TcpV6 => features.gso_tcpv6,
     }
 }
 

@@ -2,8 +2,7 @@
 
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
@@ -24,7 +23,7 @@ const GOODBYE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Control {
     thread: Option<JoinHandle<Connection>>,
-    changes: Receiver<Change>,
+    news: Arc<News>,
     stop: Arc<AtomicBool>,
     waker: Arc<Waker>,
 }
@@ -37,7 +36,7 @@ impl Control {
         connection: Connection,
         queue: &Queue,
     ) -> Result<Self, Error> {
-        let (sender, changes) = mpsc::channel();
+        let news = Arc::new(News::default());
         let stop = Arc::new(AtomicBool::new(false));
         let waker = Arc::new(Waker::new()?);
         let growth = queue.growth();
@@ -48,7 +47,7 @@ impl Control {
             connection,
             growth,
             queue: queue.waker(),
-            changes: sender,
+            news: Arc::clone(&news),
             stop: Arc::clone(&stop),
             waker: Arc::clone(&waker),
         };
@@ -58,7 +57,7 @@ impl Control {
             .map_err(Error::io("starting the control thread"))?;
         Ok(Self {
             thread: Some(thread),
-            changes,
+            news,
             stop,
             waker,
         })
@@ -66,7 +65,7 @@ impl Control {
 
     /// The next thing that changed, if anything did.
     pub fn change(&self) -> Option<Change> {
-        self.changes.try_recv().ok()
+        self.news.take()
     }
 
     /// Ends the thread and gives the connection back. `None` if the thread has died.
@@ -94,6 +93,39 @@ impl Drop for Control {
     }
 }
 
+/// What changed and was not fetched yet: of each kind only the newest, so that nothing piles up behind an
+/// owner who never asks.
+#[derive(Debug, Default)]
+struct News {
+    /// Looked at first: the owner asks often, and the lock is not for every round.
+    any: AtomicBool,
+    newest: Mutex<[Option<Change>; 3]>,
+}
+
+impl News {
+    fn put(&self, change: Change) {
+        let kind = match change {
+            Change::Carrier(_) => 0,
+            Change::Mtu(_) => 1,
+            Change::BackendLeft(_) => 2,
+        };
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner)[kind] = Some(change);
+        self.any.store(true, Ordering::Release);
+    }
+
+    fn take(&self) -> Option<Change> {
+        if !self.any.load(Ordering::Acquire) {
+            return None;
+        }
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = newest.iter_mut().find_map(Option::take);
+        if next.is_none() {
+            self.any.store(false, Ordering::Release);
+        }
+        next
+    }
+}
+
 /// What the thread works with.
 struct Watch {
     domain: Domain,
@@ -101,7 +133,7 @@ struct Watch {
     connection: Connection,
     growth: Arc<Growth>,
     queue: Arc<Waker>,
-    changes: Sender<Change>,
+    news: Arc<News>,
     stop: Arc<AtomicBool>,
     waker: Arc<Waker>,
 }
@@ -111,6 +143,8 @@ impl Watch {
     const REREAD: Duration = Duration::from_secs(2);
     /// The same while somebody writes the keys without end.
     const FLOODED: Duration = Duration::from_millis(20);
+    /// The pause after a change.
+    const TOGGLED: Duration = Duration::from_millis(100);
 
     fn run(mut self) -> Connection {
         let mut left = false;
@@ -120,13 +154,16 @@ impl Watch {
                 .serve(&self.domain, self.peer, Access::ReadWrite);
             // A store that has failed is asked again later; its descriptor may be ready for ever.
             let mut listens = !left;
+            let mut calm = Self::REREAD;
             if !left {
                 match self.connection.next_change(Duration::ZERO) {
                     Ok(Some(change)) => {
                         left = matches!(change, Change::BackendLeft(_));
-                        let _ = self.changes.send(change);
+                        self.news.put(change);
                         self.queue.wake();
-                        continue;
+                        // Whoever toggles a key without end is followed at a walk.
+                        listens = false;
+                        calm = Self::TOGGLED;
                     }
                     Ok(None) => said = false,
                     Err(error) => {
@@ -137,12 +174,12 @@ impl Watch {
                     }
                 }
             }
-            self.sleep(listens);
+            self.sleep(listens, calm);
         }
         self.connection
     }
 
-    fn sleep(&self, listens: bool) {
+    fn sleep(&self, listens: bool, calm: Duration) {
         let mut fds = ArrayVec::<PollFd<'_>, 2>::new();
         fds.push(PollFd::from_borrowed_fd(self.waker.as_fd(), PollFlags::IN));
         let flooded = listens && !self.connection.is_drained();
@@ -150,7 +187,7 @@ impl Watch {
             let store = self.connection.event_fd();
             fds.push(PollFd::from_borrowed_fd(store, PollFlags::IN));
         }
-        let time = if flooded { Self::FLOODED } else { Self::REREAD };
+        let time = if flooded { Self::FLOODED } else { calm };
         let _ = poll(&mut fds, Timespec::try_from(time).ok().as_ref());
         self.waker.clear();
     }

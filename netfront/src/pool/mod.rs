@@ -282,8 +282,12 @@ impl Pool {
         self.free.len() < BATCH && (self.refused || self.granted >= self.config.limit)
     }
 
-    /// Pages that can be taken before one must come back, unless the hypervisor refuses.
+    /// Pages that can be taken before one must come back. A source that is polled goes by this: more than
+    /// there is would have it asked in vain, again and again.
     pub fn room(&self) -> usize {
+        if self.refused {
+            return self.free.len();
+        }
         self.free.len() + self.config.limit.saturating_sub(self.granted)
     }
 
@@ -349,7 +353,9 @@ impl Pool {
     /// For idle times: it walks the free list. Returns the pages freed.
     pub fn shrink(&mut self) -> usize {
         self.collect();
-        if self.granted < self.config.capacity + BATCH || !self.config.policy.recycles() {
+        // With less than two batches free, the one that goes would be asked for again at once.
+        let spare = self.granted >= self.config.capacity + BATCH && self.free.len() >= 2 * BATCH;
+        if !spare || !self.config.policy.recycles() {
             return 0;
         }
         let mut free_of = vec![0usize; self.batches.len()];
@@ -458,6 +464,8 @@ impl Pool {
         batch.retired += 1;
         if batch.retired == batch.pages {
             self.revokes += batch.pages as u64;
+            // There is room again for whoever was refused.
+            self.refused = false;
             *slot = None;
             self.vacant_batches.push(entry.batch);
         }

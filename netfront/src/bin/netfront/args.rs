@@ -100,7 +100,8 @@ pub struct Run {
     #[command(flatten)]
     pub queue: QueueOptions,
     /// Seconds that each step of the handshake may take.
-    #[arg(long, default_value_t = 10, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 10, value_name = "SECONDS",
+          value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub deadline: u64,
     /// Print the counters as JSON at the end.
     #[arg(long)]

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -81,6 +81,7 @@ impl Subject {
                 "drop_refused": tap.drop_refused.get(),
                 "drop_full": tap.drop_full.get(),
                 "drop_checksum": tap.drop_checksum.get(),
+                "drop_segments": tap.drop_segments.get(),
                 "checksums_filled": tap.checksums_filled.get(),
                 "system_calls": tap.system_calls.get(),
             });
@@ -104,12 +105,8 @@ impl Drop for Socket {
     }
 }
 
-/// Answers at `path` from a thread of its own.
-pub fn serve(path: &Path, subject: Arc<Subject>) -> Result<Socket, Failure> {
-    let failed = |what: &str| Failure::io(format!("{what} {}", path.display()));
-    if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory).map_err(failed("creating the directory of"))?;
-    }
+/// Makes sure that no other driver answers at `path`, and clears away what one that was killed left there.
+pub fn claim(path: &Path) -> Result<(), Failure> {
     if UnixStream::connect(path).is_ok() {
         let text = format!(
             "another netfront answers at {}: two drivers of one vif would fight; end it first",
@@ -117,8 +114,24 @@ pub fn serve(path: &Path, subject: Arc<Subject>) -> Result<Socket, Failure> {
         );
         return Err(Failure::NotHere(text));
     }
-    // Left behind by one that was killed.
-    let _ = fs::remove_file(path);
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => {
+            fs::remove_file(path).map_err(Failure::io(format!("removing {}", path.display())))
+        }
+        Ok(_) => Err(Failure::NotHere(format!(
+            "{} is there and is no socket: give another path",
+            path.display()
+        ))),
+        Err(_) => Ok(()),
+    }
+}
+
+/// Answers at `path` from a thread of its own.
+pub fn serve(path: &Path, subject: Arc<Subject>) -> Result<Socket, Failure> {
+    let failed = |what: &str| Failure::io(format!("{what} {}", path.display()));
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory).map_err(failed("creating the directory of"))?;
+    }
     let listener = UnixListener::bind(path).map_err(failed("listening at"))?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o660)).map_err(failed("protecting"))?;
     std::thread::Builder::new()

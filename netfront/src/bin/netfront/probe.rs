@@ -150,10 +150,9 @@ fn grants(domain: &Domain) -> Finding {
     let config = QueueConfig::default();
     let needed = config.rx_pages + config.tx_pages + 2;
     let found = match domain.grant_limit() {
-        Ok(Some(limit)) if limit < needed => Err(format!(
-            "{limit} pages may be shared, {needed} are wanted (smaller pools will be used): echo \
-             {} > /sys/module/xen_gntalloc/parameters/limit",
-            needed * 2
+        Ok(Some(limit)) if limit < needed => Ok(format!(
+            "{limit} pages may be shared, {needed} are wanted: netfront raises \
+             /sys/module/xen_gntalloc/parameters/limit if it may, or makes smaller pools"
         )),
         Ok(Some(limit)) => Ok(format!("{limit} pages may be shared, {needed} are wanted")),
         Ok(None) => Ok(format!("no limit is known, {needed} pages are wanted")),

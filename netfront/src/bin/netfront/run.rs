@@ -53,6 +53,12 @@ pub fn run(args: Run) -> Result<(), Failure> {
     if args.ground.sim.is_none() {
         not_in_use(args.vif).map_err(Failure::NotHere)?;
     }
+    let path = args
+        .control
+        .clone()
+        .unwrap_or_else(|| control_socket(args.ground.sim.as_deref(), args.vif));
+    // Before anything is created or overwritten.
+    control::claim(&path)?;
     make_room(&domain, &args.queue);
     let service = Arc::new(Service::default());
     let (consumer, tap) = consumer(&args)?;
@@ -62,10 +68,6 @@ pub fn run(args: Run) -> Result<(), Failure> {
         service: Arc::clone(&service),
         tap,
     });
-    let path = args
-        .control
-        .clone()
-        .unwrap_or_else(|| control_socket(args.ground.sim.as_deref(), args.vif));
     let socket = control::serve(&path, Arc::clone(&subject))?;
     let builder: Builder = Device::builder(args.vif)
         .queue(args.queue.config())
@@ -80,8 +82,12 @@ pub fn run(args: Run) -> Result<(), Failure> {
         .spawn(move || {
             let mut consumer = consumer;
             let _held = held;
-            let device = builder.connect_counting(&domain, Arc::clone(worker.stats()))?;
-            serve(device, consumer.as_mut(), &worker)
+            match builder.connect_counting(&domain, Arc::clone(worker.stats())) {
+                Ok(device) => serve(device, consumer.as_mut(), &worker),
+                // Told to stop before it was connected: that is no failure.
+                Err(netfront::Error::Interrupted) if worker.stopping() => Ok(()),
+                Err(error) => Err(error),
+            }
         })
         .map_err(Failure::io("starting the queue's thread"))?;
 

@@ -123,15 +123,13 @@ pub fn back(args: &DemoBack) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Waits until a counter stands still: what was under way has been pushed.
+/// Waits until a counter stands still for a fifth of a second: what was under way has been pushed.
 fn settle(count: impl Fn() -> u64) {
-    let mut before = count();
-    loop {
-        std::thread::sleep(Duration::from_millis(50));
+    let (mut before, mut still) = (count(), 0);
+    while still < 10 {
+        std::thread::sleep(Duration::from_millis(20));
         let now = count();
-        if now == before {
-            return;
-        }
+        still = if now == before { still + 1 } else { 0 };
         before = now;
     }
 }
@@ -145,7 +143,11 @@ fn finish(domain: &Domain, backend: BackendHandle, expected: u64) -> Result<(), 
     let summary = backend
         .stop()
         .map_err(|error| Failure::Verdict(format!("the backend failed: {error}")))?;
-    let verified = summary.verified.unwrap_or_default();
+    let Some(verified) = summary.verified else {
+        return Err(Failure::Verdict(
+            "the backend's peer verifies nothing".into(),
+        ));
+    };
     let done = json!({
         "event": "done",
         "received": summary.counters.tx_packets,

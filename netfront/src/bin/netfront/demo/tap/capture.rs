@@ -38,7 +38,7 @@ pub fn send_paced(names: &Namespaces, file: &Path) -> Result<(), Failure> {
     run_in(&names.back, || {
         let socket = UdpSocket::bind((BACK.1, PORT))?;
         for number in 0..PACKETS {
-            // Every length, so that small, one-page and fragmented packets are among them.
+            // Lengths on both sides of the threshold.
             let mut payload = vec![number as u8; (number as usize * 37) % 1400 + 8];
             payload[..8].copy_from_slice(&number.to_be_bytes());
             socket.send_to(&payload, (FRONT.1, PORT))?;
