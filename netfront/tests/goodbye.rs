@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::toolstack::BACKEND;
+use common::toolstack::{Toolstack, BACKEND};
 use common::{echo, frame, until, World, BACK, FRONT, PATIENCE};
 use hypervisor::StoreClient;
 use netback_sim::{peer, Backend, BackendHandle, Config, State};
@@ -63,6 +63,43 @@ fn packets_that_are_kept_over_a_reconnect_make_the_next_pool_smaller_but_do_not_
     assert!(kept.iter().all(|packet| packet.to_vec().len() == 3000));
     device.close().expect("closed");
     backend.stop().expect("stopped");
+}
+
+/// Whoever interrupts the handshake gets the thread back, and the backend its goodbye: no page goes before it
+/// has let go, or had its time.
+#[test]
+fn a_handshake_that_is_interrupted_frees_its_pages_only_after_the_backend_has_let_go() {
+    let world = World::new();
+    let mut toolstack = Toolstack::with_vif(&world);
+    toolstack.back("state", 2);
+    let interrupt = Arc::new(AtomicBool::new(false));
+    let builder = Device::builder(0).interrupt(Arc::clone(&interrupt));
+    let front = world.front.clone();
+    let connecting = std::thread::spawn(move || builder.connect(&front).map(drop));
+    toolstack.wait_front("4");
+    interrupt.store(true, Ordering::Release);
+    toolstack.wait_front("5");
+    std::thread::sleep(Duration::from_millis(700));
+    assert_eq!(
+        world.front.counters().revokes,
+        0,
+        "the backend may hold pages"
+    );
+    toolstack.back("state", 5);
+    toolstack.wait_front("6");
+    assert_eq!(
+        world.front.counters().revokes,
+        0,
+        "the backend may hold pages"
+    );
+    toolstack.back("state", 6);
+    let error = connecting
+        .join()
+        .expect("no panic")
+        .expect_err("interrupted");
+    assert!(matches!(error, netfront::Error::Interrupted), "{error}");
+    let counters = world.front.counters();
+    assert_eq!(counters.revokes, counters.grants);
 }
 
 #[test]
