@@ -48,7 +48,8 @@ pub struct Config {
     /// What is offered to it.
     pub features: Features,
     /// Write what a toolstack writes, as domain 0 of the simulated Xen. None: the vif's
-    /// directories exist, as on Xen.
+    /// directories exist, as on Xen, and the toolstack's script says when the interface is in its
+    /// place: Connected is shown only after that.
     pub toolstack: Option<Toolstack>,
     /// Start frames at different cache lines of their pages. netback starts them all at 0.
     pub stagger: bool,

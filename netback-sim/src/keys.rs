@@ -120,14 +120,46 @@ impl Paths {
         format!("{}/online", self.backend)
     }
 
+    /// Where the toolstack's script says that the interface is in its place.
+    fn hotplug_status(&self) -> String {
+        format!("{}/hotplug-status", self.backend)
+    }
+
     /// What to watch, and by which token.
-    pub(crate) fn watches(&self) -> [(String, &'static str); 3] {
+    pub(crate) fn watches(&self) -> [(String, &'static str); 4] {
         let multicast = format!("{}/request-multicast-control", self.frontend);
         [
             (self.front_state(), "front"),
             (self.online(), "online"),
+            (self.hotplug_status(), "hotplug"),
             (multicast, "multicast"),
         ]
+    }
+
+    /// The toolstack's script has put the interface in its place.
+    pub(crate) fn read_hotplug(&self, store: &mut dyn Store) -> Result<bool, KeyError> {
+        Ok(store.read(&self.hotplug_status())?.as_deref() == Some("connected"))
+    }
+
+    /// What a toolstack wrote of this vif; None while there is no such vif. A toolstack writes all
+    /// of it in one transaction, so whoever sees a part sees the whole.
+    ///
+    /// # Errors
+    /// When the store fails, or a key makes no sense.
+    pub fn read_toolstack(&self, store: &mut dyn Store) -> Result<Option<Toolstack>, KeyError> {
+        let of = |side: &str, key: &str| format!("{side}/{key}");
+        if store.read(&of(&self.backend, "frontend"))?.is_none() {
+            return Ok(None);
+        }
+        let default = Toolstack::default();
+        let (mac, mtu) = (of(&self.backend, "mac"), of(&self.backend, "mtu"));
+        Ok(Some(Toolstack {
+            mac: parsed(store, mac, "a MAC address")?.unwrap_or(default.mac),
+            mtu: parsed(store, mtu, "a number")?.unwrap_or(default.mtu),
+            trusted: store
+                .read(&of(&self.frontend, "trusted"))?
+                .is_none_or(|text| text != "0"),
+        }))
     }
 
     /// The frontend wants only the multicast frames that it asks for.
@@ -147,7 +179,13 @@ impl Paths {
     }
 
     pub(crate) fn write_state(&self, store: &mut dyn Store, state: State) -> Result<(), KeyError> {
-        Ok(store.write(&format!("{}/state", self.backend), &state.text())?)
+        let path = format!("{}/state", self.backend);
+        // A toolstack that has taken the vif away must not find half of it again (netback's
+        // `xenbus_switch_state` looks first for the same reason).
+        if store.read(&path)?.is_none() {
+            return Ok(());
+        }
+        Ok(store.write(&path, &state.text())?)
     }
 
     /// Says why the vif went down, where tools and people look for it.
@@ -290,18 +328,7 @@ impl Paths {
     }
 
     fn number<T: FromStr>(&self, store: &mut dyn Store, key: &str) -> Result<Option<T>, KeyError> {
-        let path = format!("{}/{key}", self.frontend);
-        let Some(value) = store.read(&path)? else {
-            return Ok(None);
-        };
-        match value.trim().parse() {
-            Ok(number) => Ok(Some(number)),
-            Err(_) => Err(KeyError::Malformed {
-                path,
-                value,
-                wanted: "a number".to_owned(),
-            }),
-        }
+        parsed(store, format!("{}/{key}", self.frontend), "a number")
     }
 
     /// Writes what a toolstack writes for a new vif. A frontend's directory that exists is left
@@ -374,5 +401,24 @@ impl Paths {
         let entry = |domain, rights| Permission { domain, rights };
         let permissions = [entry(owner, Rights::None), entry(reader, Rights::Read)];
         Ok(store.set_permissions(path, &permissions)?)
+    }
+}
+
+/// The value of a key; None when there is no such key.
+fn parsed<T: FromStr>(
+    store: &mut dyn Store,
+    path: String,
+    wanted: &str,
+) -> Result<Option<T>, KeyError> {
+    let Some(value) = store.read(&path)? else {
+        return Ok(None);
+    };
+    match value.trim().parse() {
+        Ok(found) => Ok(Some(found)),
+        Err(_) => Err(KeyError::Malformed {
+            path,
+            value,
+            wanted: wanted.to_owned(),
+        }),
     }
 }

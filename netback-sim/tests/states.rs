@@ -354,3 +354,69 @@ fn a_request_with_a_wrong_reference_fails_alone() {
     let counters = backend.counters();
     assert_eq!((counters.tx_copy_failed, counters.faults), (1, 0));
 }
+
+#[test]
+fn connected_is_shown_only_when_the_toolstacks_script_is_done() {
+    let world = World::new();
+    // The first backend plays the toolstack, and leaves.
+    world.serve(Sink::new()).stop().unwrap();
+    let hotplug = "/local/domain/0/backend/vif/1/0/hotplug-status";
+    let mut store = world.store();
+    store.write(hotplug, "").unwrap();
+    let backend = world.serve_with(Config {
+        toolstack: None,
+        ..Config::new(FRONT, Sink::new())
+    });
+    let guest = world.guest();
+    let mut front = Front::prepare(guest, &Shape::default());
+    until("the rings", || backend.counters().connects == 1);
+    // They are served, although nobody is told yet.
+    exchange(&mut front, &backend, 3);
+    assert_eq!(front.keys.back_state(), State::InitWait);
+    store.write(hotplug, "connected").unwrap();
+    front.keys.wait(State::Connected);
+    exchange(&mut front, &backend, 3);
+    assert_eq!((backend.counters().connects, backend.fault()), (1, None));
+}
+
+#[test]
+fn a_vif_that_closes_before_the_script_is_done_waits_for_it_anew() {
+    let world = World::new();
+    world.serve(Sink::new()).stop().unwrap();
+    let hotplug = "/local/domain/0/backend/vif/1/0/hotplug-status";
+    let mut store = world.store();
+    store.write(hotplug, "").unwrap();
+    let backend = world.serve_with(Config {
+        toolstack: None,
+        ..Config::new(FRONT, Sink::new())
+    });
+    let guest = world.guest();
+    let mut front = Front::prepare(guest.clone(), &Shape::default());
+    until("the rings", || backend.counters().connects == 1);
+    front.keys.close_cycle();
+    store.write(hotplug, "connected").unwrap();
+    drop(front);
+    let mut front = Front::connect(guest);
+    exchange(&mut front, &backend, 3);
+}
+
+#[test]
+fn what_a_toolstack_wrote_of_a_vif_is_read_back() {
+    let world = World::new();
+    let wanted = Toolstack {
+        mac: "02:00:00:00:00:07".parse().unwrap(),
+        mtu: 9000,
+        trusted: false,
+    };
+    let backend = world.serve_with(Config {
+        toolstack: Some(wanted),
+        ..Config::new(FRONT, Sink::new())
+    });
+    let mut store = world.store();
+    let read = |paths: &netback_sim::keys::Paths, store: &mut dyn hypervisor::Store| {
+        paths.read_toolstack(store).unwrap()
+    };
+    assert_eq!(read(backend.paths(), store.as_mut()), Some(wanted));
+    let other = netback_sim::keys::Paths::new(hypervisor::DomId(0), FRONT, 7);
+    assert_eq!(read(&other, store.as_mut()), None);
+}

@@ -55,13 +55,15 @@ run_scenario() {
 
 # collect FOLDER: what a person wants to see when a scenario failed, and an end to the guest.
 collect() {
-    killall tcpdump httpd 2>/dev/null
+    killall tcpdump httpd netback-sim 2>/dev/null
     dmesg >"$1/dom0-dmesg.txt"
     xl list >"$1/xl-list.txt" 2>&1
     timeout 10 xenstore-ls -f >"$1/xenstore.txt" 2>&1
     if xl domid guest >/dev/null 2>&1; then
         timeout 30 xl destroy guest
     fi
+    # A scenario may have taken the kernel's backend away; the next one finds it again.
+    modprobe xen-netback
     xl dmesg >"$1/xl-dmesg.txt" 2>&1
     mv /var/log/xen/console/guest-guest.log "$1/guest-console.txt" 2>/dev/null
     cp /var/log/xen/*.log "$1/" 2>/dev/null

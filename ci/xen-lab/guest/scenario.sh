@@ -4,4 +4,5 @@
 . /lab/talk.sh
 . /lab/measure.sh
 . /lab/capture.sh
+. /lab/backend.sh
 . "/lab/scenarios/$SCENARIO.dom0.sh"

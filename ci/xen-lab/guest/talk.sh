@@ -50,9 +50,10 @@ within() {
     echo "$(now) s: ok: $what"
 }
 
-# guest_start: creates the guest, gives its agent a node for commands, waits until the agent answers.
+# guest_start [SETTING...]: creates the guest, gives its agent a node for commands, waits until the agent answers.
+# A SETTING is a line that stands instead of the one in the guest's configuration.
 guest_start() {
-    xl create "/lab/guests/$GUEST.cfg" || fail "xl create /lab/guests/$GUEST.cfg"
+    xl create "/lab/guests/$GUEST.cfg" "$@" || fail "xl create /lab/guests/$GUEST.cfg $*"
     DOMID=$(xl domid "$GUEST_NAME") || fail "no domain id of the guest"
     # shellcheck disable=SC2034 # for scenarios
     VIF=vif$DOMID.0

@@ -3,7 +3,7 @@
 
 # The parts that never change between runs, kept in the cache.
 prepare_base_images() {
-    local stamp tree
+    local stamp tree file
     stamp=$(cat "$CACHE/root.is" "$LAB"/lib/{packages,image,images}.sh | sha256sum)
     [ "$(cat "$CACHE/base.is" 2>/dev/null)" != "$stamp" ] || return 0
     say "images: building the constant parts (once)"
@@ -28,31 +28,47 @@ prepare_base_images() {
     : >"$tree/etc/xen/xl.conf"
     pack "$tree" "$CACHE/base/dom0.img"
 
+    # What only an HVM guest needs in dom0, in an image of its own: it would take memory from the others.
+    tree=$CACHE/base/device-model
+    put_program "$tree" xen-qemu-system-i386
+    put_file "$tree" "$ROOT/usr/lib/xen-4.17/boot/hvmloader" /usr/lib/xen-4.17/boot/hvmloader
+    put_file "$tree" "$ROOT/usr/share/seabios/bios-256k.bin" /usr/share/seabios/bios-256k.bin
+    # It does not start without a keyboard map, although nobody types.
+    for file in linuxboot.bin linuxboot_dma.bin multiboot.bin multiboot_dma.bin pvh.bin kvmvapic.bin keymaps/en-us; do
+        put_file "$tree" "$ROOT/usr/share/qemu/$file" "/usr/share/qemu/$file"
+    done
+    pack "$tree" "$CACHE/base/device-model.img"
+
     gzip -dc "$ROOT/boot/xen-4.17-amd64.gz" >"$CACHE/base/xen.elf"
-    rm -rf "$CACHE/base/guest" "$CACHE/base/dom0"
+    rm -rf "$CACHE"/base/{guest,dom0,device-model}
     printf '%s\n' "$stamp" >"$CACHE/base.is"
 }
 
 # The parts of this run: scripts, scenarios, the guest's configuration, the programs under test.
 build_images() {
-    local guest=$WORK/guest dom0=$WORK/dom0 scenario file
+    local guest=$WORK/guest dom0=$WORK/dom0 scenario file parts
     rm -rf "$guest" "$dom0"
     mkdir -p "$guest/lab/scenarios" "$dom0/lab/scenarios" "$dom0/lab/guests" "$dom0/boot" "$dom0/etc/xen/scripts"
 
     put_file "$guest" "$LAB/guest/guest.init" /init
     for file in agent.sh witness.sh; do put_file "$guest" "$LAB/guest/$file" "/lab/$file"; done
     cp "$LAB"/scenarios/*.guest.sh "$guest/lab/scenarios/"
-    put_programs_under_test "$guest"
+    put_netfront "$guest"
     chmod +x "$guest/init"
     pack "$guest" "$WORK/guest.own"
     cat "$CACHE/base/guest.img" "$WORK/guest.own" >"$WORK/guest.img"
+    if [ "$DEVICE_MODEL" = yes ]; then
+        # The device model hands kernel and ramdisk to the guest byte by byte, through an I/O port: 50 MB take minutes.
+        gzip -c "$WORK/guest.img" >"$WORK/guest.gz" && mv "$WORK/guest.gz" "$WORK/guest.img"
+    fi
 
     put_file "$dom0" "$LAB/guest/dom0.init" /init
-    for file in lab.sh talk.sh measure.sh capture.sh scenario.sh profile.sh hello; do put_file "$dom0" "$LAB/guest/$file" "/lab/$file"; done
+    for file in lab.sh talk.sh measure.sh capture.sh backend.sh scenario.sh profile.sh hello; do put_file "$dom0" "$LAB/guest/$file" "/lab/$file"; done
     put_file "$dom0" "$LAB/guest/vif-lab" /etc/xen/scripts/vif-lab
     cp "$LAB"/scenarios/*.dom0.sh "$dom0/lab/scenarios/"
     cp "$LAB"/guests/*.cfg "$dom0/lab/guests/"
-    put_programs_under_test "$dom0"
+    put_netfront "$dom0"
+    put_netback_sim "$dom0"
     put_extra_programs "$dom0"
     {
         # shellcheck disable=SC2153 # set in run
@@ -65,5 +81,7 @@ build_images() {
     cp "$WORK/guest.img" "$dom0/boot/guest.img"
     chmod +x "$dom0/init" "$dom0/etc/xen/scripts/vif-lab"
     pack "$dom0" "$WORK/dom0.own"
-    cat "$CACHE/base/dom0.img" "$WORK/dom0.own" >"$WORK/dom0.img"
+    parts=("$CACHE/base/dom0.img")
+    [ "$DEVICE_MODEL" = no ] || parts+=("$CACHE/base/device-model.img")
+    cat "${parts[@]}" "$WORK/dom0.own" >"$WORK/dom0.img"
 }

@@ -69,7 +69,7 @@ tool() {
 in_root() {
     local folder
     # Xen's own folder first: in /usr/sbin stand wrappers that ask which Xen is running.
-    for folder in usr/lib/xen-4.17/bin usr/bin usr/sbin bin sbin; do
+    for folder in usr/lib/xen-4.17/bin usr/bin usr/sbin bin sbin usr/libexec; do
         [ -x "$ROOT/$folder/$1" ] && { printf '%s\n' "$ROOT/$folder/$1"; return; }
     done
     return 1
@@ -81,7 +81,7 @@ prepare_packages() {
     LIBRARY_PATH=$ROOT/lib/x86_64-linux-gnu:$ROOT/usr/lib/x86_64-linux-gnu:$ROOT/usr/lib/xen-4.17/lib/x86_64-linux-gnu
     wanted=$(sha256sum <"$LAB/packages")
     if [ ! -d "$ROOT" ] || [ "$(cat "$CACHE/root.is" 2>/dev/null)" != "$wanted" ]; then
-        say "packages: downloading (once; about 140 MB)"
+        say "packages: downloading (once; about 145 MB)"
         download_packages
         say "packages: unpacking"
         unpack_packages

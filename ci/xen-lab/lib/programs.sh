@@ -10,23 +10,27 @@ wanted() {
     return 1
 }
 
-needs_netfront() { wanted front || wanted restart; }
+needs_netfront() { wanted front || wanted restart || wanted ours; }
+needs_netback_sim() { wanted back || wanted ours; }
 
 # Builds what the scenarios of this run need; sets NETFRONT_BIN, NETBACK_SIM_BIN and CONFORMANCE_BIN.
 prepare_programs() {
     local target=${CARGO_TARGET_DIR:-$REPOSITORY/target}
     CONFORMANCE_BIN=
-    if needs_netfront && [ -z "${NETFRONT_BIN:-}" ]; then
+    if { needs_netfront && [ -z "${NETFRONT_BIN:-}" ]; } || { needs_netback_sim && [ -z "${NETBACK_SIM_BIN:-}" ]; }; then
         say "programs: cargo build --release -p netfront -p netback-sim"
         (cd "$REPOSITORY" && cargo build --release -p netfront -p netback-sim) >"$OUT/cargo.log" 2>&1 || {
             last_lines "$OUT/cargo.log"
-            die "the build of netfront failed" "or give a built one: NETFRONT_BIN=path $0"
+            die "the build of netfront and netback-sim failed" "or give built ones: NETFRONT_BIN=path NETBACK_SIM_BIN=path $0"
         }
-        NETFRONT_BIN=$target/release/netfront
-        NETBACK_SIM_BIN=$target/release/netback-sim
+        NETFRONT_BIN=${NETFRONT_BIN:-$target/release/netfront}
+        NETBACK_SIM_BIN=${NETBACK_SIM_BIN:-$target/release/netback-sim}
     fi
     if needs_netfront && [ ! -x "$NETFRONT_BIN" ]; then
         die "no program at NETFRONT_BIN=$NETFRONT_BIN" "it must be an executable file"
+    fi
+    if needs_netback_sim && [ ! -x "$NETBACK_SIM_BIN" ]; then
+        die "no program at NETBACK_SIM_BIN=$NETBACK_SIM_BIN" "it must be an executable file"
     fi
     ! wanted conformance || build_conformance
 }
@@ -43,11 +47,9 @@ build_conformance() {
     [ -x "$CONFORMANCE_BIN" ] || die "cargo named no executable for the conformance test" "its messages: $WORK/conformance.json (run with --keep)"
 }
 
-# put_programs_under_test TREE: the driver and the backend; either may run on either side.
-put_programs_under_test() {
-    [ -z "${NETFRONT_BIN:-}" ] || put_host_program "$1" "$NETFRONT_BIN" /bin/netfront
-    [ -z "${NETBACK_SIM_BIN:-}" ] || put_host_program "$1" "$NETBACK_SIM_BIN" /bin/netback-sim
-}
+# put_netfront TREE, put_netback_sim TREE: the driver, for the guest and for dom0; the backend, for dom0.
+put_netfront() { [ -z "${NETFRONT_BIN:-}" ] || put_host_program "$1" "$NETFRONT_BIN" /bin/netfront; }
+put_netback_sim() { [ -z "${NETBACK_SIM_BIN:-}" ] || put_host_program "$1" "$NETBACK_SIM_BIN" /bin/netback-sim; }
 
 # put_extra_programs TREE: the conformance test, and what XEN_LAB_EXTRA_DOM0 names, in /lab/programs of dom0.
 put_extra_programs() {

@@ -40,6 +40,9 @@ pub(crate) struct Worker {
     /// The state of the frontend that was refused last: it is complained of once.
     refused: Option<State>,
     vif: Option<Vif>,
+    /// Connected, but not shown as that: the toolstack's script has not said that the interface is in
+    /// its place.
+    hotplug_awaited: bool,
     buffers: Buffers,
     /// What the frontend wrote when we last connected, failed, or came: see [`Situation::fresh`](crate::xenbus::Situation::fresh).
     known: Option<String>,
@@ -77,6 +80,7 @@ impl Worker {
             own: State::Unknown,
             refused: None,
             vif: None,
+            hotplug_awaited: false,
             buffers,
             known: None,
             stale_until: None,

@@ -130,6 +130,9 @@ impl Worker {
                 step => self.step(step)?,
             }
         }
+        if self.hotplug_awaited {
+            self.show_connected()?;
+        }
         self.follow_multicast()
     }
 
@@ -191,7 +194,7 @@ impl Worker {
                 self.config.peer.connected(vif.front());
                 self.vif = Some(vif);
                 self.shared.counters.connects.add(1);
-                self.step(Step::Show(State::Connected))
+                self.show_connected()
             }
             // It was worth a try; there is most likely nobody behind these keys.
             Err(why) if patience_over => {
@@ -200,6 +203,23 @@ impl Worker {
             }
             Err(why) => self.take_down(&why),
         }
+    }
+
+    /// Shows that we are connected once the toolstack's script is done, as netback does
+    /// (`hotplug_status_changed`): until then frames would go to an interface that is on no bridge. The
+    /// rings are served meanwhile.
+    fn show_connected(&mut self) -> Result<(), KeyError> {
+        let paths = self.paths.clone();
+        if paths.read_hotplug(self.store()?)? {
+            self.hotplug_awaited = false;
+            return self.step(Step::Show(State::Connected));
+        }
+        if !self.hotplug_awaited {
+            self.hotplug_awaited = true;
+            tracing::info!(vif = %paths.backend, "waiting for hotplug-status = connected");
+        }
+        self.own = State::Connected;
+        Ok(())
     }
 
     /// The frontend shows what no frontend may. As in netback the rings stay, and so does the state
@@ -221,6 +241,7 @@ impl Worker {
     }
 
     fn disconnect(&mut self) {
+        self.hotplug_awaited = false;
         if self.vif.take().is_some() {
             self.shared.counters.disconnects.add(1);
             self.config.peer.disconnected();
@@ -289,10 +310,11 @@ impl Worker {
         self.store = Some(self.domain.store()?);
         self.watch()?;
         // What could not be written while it was gone.
-        self.step(Step::Show(match (&self.vif, self.own) {
-            (None, State::Connected) => State::Closed,
-            (_, own) => own,
-        }))?;
+        match (&self.vif, self.own) {
+            (None, State::Connected) => self.step(Step::Show(State::Closed))?,
+            (Some(_), State::Connected) => self.show_connected()?,
+            (_, own) => self.step(Step::Show(own))?,
+        }
         self.react(false)?;
         self.react_to_events()?;
         self.store_lost = None;

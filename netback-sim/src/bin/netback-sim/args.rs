@@ -31,6 +31,12 @@ Examples:
     ip -n back addr add 10.0.0.1/24 dev vif1.0
     ip netns exec back ping 10.0.0.2
 
+  Serve vif 0 of a guest on Xen, in dom0 or a driver domain without the kernel's netback (the MAC
+  and the MTU are the toolstack's; the toolstack's script puts the TAP on its bridge):
+    modprobe -r xen-netback
+    netback-sim serve --xen --domid 3 --handle 0 --tap vif3.0 &
+    xl network-attach GUEST bridge=xenbr0
+
   Play an old backend: no scatter-gather, one queue, one event channel:
     netback-sim serve --sim /tmp/xen --echo --no-feature sg --no-feature multi-queue \\
       --no-feature split-event-channels
@@ -73,9 +79,8 @@ pub struct SimulatedXen {
 
 #[derive(Debug, Args)]
 pub struct Serve {
-    /// Socket of the simulated Xen; one is started when nobody listens there
-    #[arg(long, value_name = "SOCKET")]
-    pub sim: PathBuf,
+    #[command(flatten)]
+    pub ground: Ground,
     /// Stop after so many seconds
     #[arg(long, value_name = "SECONDS")]
     pub duration: Option<u64>,
@@ -113,24 +118,41 @@ pub struct Serve {
     pub no_verify: bool,
 }
 
+/// Where the guest is.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct Ground {
+    /// Socket of the simulated Xen; one is started when nobody listens there
+    #[arg(long, value_name = "SOCKET")]
+    pub sim: Option<PathBuf>,
+    /// On Xen, as root. Waits a minute for the toolstack to make the vif
+    #[arg(long, requires = "frontend_domid")]
+    pub xen: bool,
+}
+
 #[derive(Debug, Args)]
 #[command(next_help_heading = "The vif, as a toolstack describes it")]
 pub struct Vif {
-    /// Domain of the guest
-    #[arg(long, value_name = "ID", default_value_t = 1)]
-    pub frontend_domid: u16,
+    /// Domain of the guest; simulated, it is 1 unless given
+    #[arg(long, value_name = "ID", visible_alias = "domid")]
+    pub frontend_domid: Option<u16>,
     /// Which of its vifs
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub handle: u32,
     /// The guest's Ethernet address
-    #[arg(long, value_name = "MAC", default_value = "00:16:3e:00:00:01")]
+    #[arg(
+        long,
+        value_name = "MAC",
+        default_value = "00:16:3e:00:00:01",
+        conflicts_with = "xen"
+    )]
     pub mac: Mac,
     /// The largest IP packet
-    #[arg(long, value_name = "BYTES", default_value_t = 1500,
+    #[arg(long, value_name = "BYTES", default_value_t = 1500, conflicts_with = "xen",
           value_parser = clap::value_parser!(u32).range(68..=65_521))]
     pub mtu: u32,
     /// Whether the guest is told to trust this backend
-    #[arg(long, value_name = "0|1", default_value_t = 1,
+    #[arg(long, value_name = "0|1", default_value_t = 1, conflicts_with = "xen",
           value_parser = clap::value_parser!(u8).range(0..=1))]
     pub trusted: u8,
     /// Do not offer this feature; may be given more than once
@@ -209,5 +231,20 @@ mod tests {
         assert!(parse(&["--generate", "59"]).is_err());
         assert!(parse(&["--no-feature", "warp"]).is_err());
         assert!(parse(&["--netns", "x"]).is_err());
+    }
+
+    #[test]
+    fn on_xen_the_guest_is_named_and_the_toolstack_has_said_the_rest() {
+        let parse = |more: &[&str]| {
+            let mut all = vec!["netback-sim", "serve"];
+            all.extend(more);
+            Arguments::try_parse_from(all)
+        };
+        assert!(parse(&["--xen", "--domid", "3", "--tap", "vif3.0"]).is_ok());
+        assert!(parse(&["--xen"]).is_err());
+        assert!(parse(&[]).is_err());
+        assert!(parse(&["--xen", "--domid", "3", "--sim", "s"]).is_err());
+        assert!(parse(&["--xen", "--domid", "3", "--mtu", "9000"]).is_err());
+        assert!(parse(&["--sim", "s", "--mtu", "9000"]).is_ok());
     }
 }

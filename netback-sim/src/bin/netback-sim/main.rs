@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 mod args;
+mod ground;
 mod report;
 mod serve;
 

@@ -1,15 +1,12 @@
 //! `netback-sim serve`: builds the backend out of the arguments and watches over it.
 
 use std::error::Error;
-use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hypervisor::sim::{self, server};
-use hypervisor::{DomId, Domain};
+use hypervisor::sim::server;
 use netback_sim::peer::{Capture, Echo, Pace, Peer, Replay, Sink, Source, TapPeer};
 use netback_sim::traffic::Generator;
 use netback_sim::{Backend, BackendHandle, Config, Features, Toolstack};
@@ -17,34 +14,31 @@ use netfront_tap::{Tap, TapOptions};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::args::{Serve, SimulatedXen, FAILED, FAULT, NOT_CLEAN};
+use crate::ground;
 use crate::report::{Progress, Report};
 
 /// How often signals and ends are looked for.
 const TICK: Duration = Duration::from_millis(50);
-/// A simulated Xen that cannot start is gone after this.
-const STILLBORN: Duration = Duration::from_millis(100);
 /// The guest gets so long for the last frames after the peer has made them all.
 const LAST_FRAMES: Duration = Duration::from_secs(1);
 
 /// Serves one vif.
 pub fn run(arguments: &Serve) -> Result<ExitCode, Box<dyn Error>> {
     let stop = stop_signals()?;
-    start_simulated_xen(&arguments.sim)?;
-    let domain = Domain::simulated(&arguments.sim, DomId(0))?;
+    let Some(ground) = ground::find(arguments, &stop)? else {
+        return Ok(ExitCode::SUCCESS);
+    };
     let config = Config {
         handle: arguments.vif.handle,
         features: features(arguments)?,
-        toolstack: Some(Toolstack {
-            mac: arguments.vif.mac,
-            mtu: arguments.vif.mtu,
-            trusted: arguments.vif.trusted != 0,
-        }),
+        toolstack: ground.domain.is_simulated().then_some(ground.vif),
         stagger: !arguments.no_stagger,
         spin: Duration::from_micros(arguments.spin),
         strict: !arguments.lenient,
-        ..Config::new(DomId(arguments.vif.frontend_domid), peer(arguments)?)
+        // A TAP is made here, before the backend shows InitWait: then the toolstack's script looks for it.
+        ..Config::new(ground.frontend, peer(arguments, &ground.vif)?)
     };
-    let backend = Backend::start(&domain, config)?;
+    let backend = Backend::start(&ground.domain, config)?;
     let begun = Instant::now();
     watch(&backend, arguments, &stop);
     let (fault, state) = (backend.fault(), backend.state());
@@ -79,34 +73,6 @@ pub fn simulated_xen(arguments: &SimulatedXen) -> Result<ExitCode, Box<dyn Error
     Ok(ExitCode::SUCCESS)
 }
 
-/// Starts this program again as the simulated Xen when nobody listens on the socket. It outlives
-/// us: a guest must be able to see its backend die.
-fn start_simulated_xen(socket: &Path) -> Result<(), Box<dyn Error>> {
-    sim::ensure_running(socket, || {
-        let mut child = Command::new(std::env::current_exe()?)
-            .args(["simulated-xen", "--sim"])
-            .arg(socket)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            // A group of its own: Ctrl-C at the terminal is meant for us.
-            .process_group(0)
-            .spawn()?;
-        std::thread::sleep(STILLBORN);
-        match child.try_wait()? {
-            // Another one may have been faster; then it listens.
-            Some(status) if !status.success() && !sim::is_running(socket).unwrap_or(false) => {
-                Err(std::io::Error::other(format!(
-                    "it ended at once; `netback-sim simulated-xen --sim {}` says why",
-                    socket.display()
-                )))
-            }
-            _ => Ok(()),
-        }
-    })?;
-    Ok(())
-}
-
 /// Set by the first SIGINT or SIGTERM; the second one ends the program at once.
 fn stop_signals() -> Result<Arc<AtomicBool>, std::io::Error> {
     let stop = Arc::new(AtomicBool::new(false));
@@ -129,7 +95,7 @@ fn features(arguments: &Serve) -> Result<Features, Box<dyn Error>> {
     Ok(features)
 }
 
-fn peer(arguments: &Serve) -> Result<Box<dyn Peer>, Box<dyn Error>> {
+fn peer(arguments: &Serve, vif: &Toolstack) -> Result<Box<dyn Peer>, Box<dyn Error>> {
     let pacing = &arguments.pace;
     let pace = Pace {
         rate: pacing.rate,
@@ -139,7 +105,7 @@ fn peer(arguments: &Serve) -> Result<Box<dyn Peer>, Box<dyn Error>> {
     let peer: Box<dyn Peer> = if let Some(sizes) = arguments.peer.generate {
         let generator = Generator::new(sizes, pacing.flows)?
             // From nobody to the guest, which would not look at it otherwise.
-            .between([0x02, 0, 0, 0, 0, 0x01], arguments.vif.mac.0);
+            .between([0x02, 0, 0, 0, 0, 0x01], vif.mac.0);
         let source = Source::new(generator, pace);
         Box::new(if arguments.no_verify {
             source.blind()
@@ -149,7 +115,7 @@ fn peer(arguments: &Serve) -> Result<Box<dyn Peer>, Box<dyn Error>> {
     } else if let Some(file) = &arguments.peer.replay {
         Box::new(Replay::new(file, pace, pacing.repeat)?)
     } else if let Some(name) = &arguments.peer.tap {
-        Box::new(TapPeer::new(tap(arguments, name)?))
+        Box::new(TapPeer::new(tap(arguments, name, vif.mtu)?))
     } else if arguments.peer.echo {
         Box::new(Echo::new())
     } else if arguments.no_verify {
@@ -163,7 +129,7 @@ fn peer(arguments: &Serve) -> Result<Box<dyn Peer>, Box<dyn Error>> {
     })
 }
 
-fn tap(arguments: &Serve, name: &str) -> Result<Tap, netfront_tap::Error> {
+fn tap(arguments: &Serve, name: &str, mtu: u32) -> Result<Tap, netfront_tap::Error> {
     let options = TapOptions {
         name: name.to_owned(),
         ..TapOptions::default()
@@ -172,7 +138,7 @@ fn tap(arguments: &Serve, name: &str) -> Result<Tap, netfront_tap::Error> {
         Some(namespace) => Tap::open_in_namespace(namespace, options)?,
         None => Tap::open(options)?,
     };
-    tap.set_mtu(arguments.vif.mtu)?;
+    tap.set_mtu(mtu)?;
     tap.set_up(true)?;
     Ok(tap)
 }
