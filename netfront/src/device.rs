@@ -152,13 +152,7 @@ impl Device {
             .and_then(|()| connection.wait_connected(builder.deadline))
             .and_then(|()| queue.kick());
         if let Err(error) = met {
-            // The backend may have mapped the rings: it lets go of them before they are freed, and whoever
-            // interrupts the handshake waits for that.
-            queue.stop();
-            connection.interrupt_by(Arc::default());
-            if let Err(second) = connection.close(builder.deadline) {
-                tracing::debug!("closing after a failed handshake: {second}");
-            }
+            goodbye(connection, &mut queue, builder.deadline);
             return Err(error);
         }
         // A cable that is out, or an MTU that changed since the offer was read, will not be told again.
@@ -178,7 +172,13 @@ impl Device {
             untrusted = config.untrusted,
             "vif {} is connected", builder.vif
         );
-        let control = Control::start(domain, &offer, builder.vif, connection, &queue)?;
+        let control = match Control::start(domain, &offer, builder.vif, connection, &queue) {
+            Ok(control) => control,
+            Err((error, connection)) => {
+                goodbye(*connection, &mut queue, builder.deadline);
+                return Err(error);
+            }
+        };
         Ok(Self {
             domain: domain.clone(),
             builder: builder.clone(),
@@ -255,6 +255,16 @@ impl Device {
     /// If the backend did not follow; everything is freed all the same.
     pub fn close(self) -> Result<(), Error> {
         self.disconnect().error.map_or(Ok(()), Err)
+    }
+}
+
+/// After a handshake that failed. The backend may have mapped the rings: it lets go of them before they are
+/// freed, and whoever interrupts the handshake waits for that.
+fn goodbye(mut connection: Connection, queue: &mut Queue, deadline: Duration) {
+    queue.stop();
+    connection.interrupt_by(Arc::default());
+    if let Err(error) = connection.close(deadline) {
+        tracing::debug!("closing after a failed handshake: {error}");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{mpsc, Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
@@ -22,45 +22,72 @@ const GOODBYE: Duration = Duration::from_secs(2);
 /// The thread's handle.
 #[derive(Debug)]
 pub(super) struct Control {
-    thread: Option<JoinHandle<Connection>>,
+    thread: Option<JoinHandle<Option<Connection>>>,
     news: Arc<News>,
     stop: Arc<AtomicBool>,
     waker: Arc<Waker>,
 }
 
 impl Control {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When the system has no descriptor or no thread left; the connection comes back, for the goodbye.
     pub fn start(
         domain: &Domain,
         offer: &Offer,
         vif: u32,
         connection: Connection,
         queue: &Queue,
-    ) -> Result<Self, Error> {
-        let news = Arc::new(News::default());
+    ) -> Result<Self, (Error, Box<Connection>)> {
+        let waker = match Waker::new() {
+            Ok(waker) => Arc::new(waker),
+            Err(error) => return Err((error, Box::new(connection))),
+        };
         let stop = Arc::new(AtomicBool::new(false));
-        let waker = Arc::new(Waker::new()?);
+        let news = Arc::new(News::default());
         let growth = queue.growth();
         growth.attend(Arc::clone(&waker));
-        let work = Watch {
-            domain: domain.clone(),
-            peer: offer.backend_id,
-            connection,
-            growth,
-            queue: queue.waker(),
-            news: Arc::clone(&news),
-            stop: Arc::clone(&stop),
-            waker: Arc::clone(&waker),
+        let (domain, peer) = (domain.clone(), offer.backend_id);
+        let work = {
+            let (queue, news) = (queue.waker(), Arc::clone(&news));
+            let (stop, waker) = (Arc::clone(&stop), Arc::clone(&waker));
+            move |connection| Watch {
+                domain,
+                peer,
+                connection,
+                growth,
+                queue,
+                news,
+                stop,
+                waker,
+            }
         };
-        let thread = Builder::new()
+        // Handed over only when the thread is there: one that cannot be started would take it along.
+        let (give, take) = mpsc::channel();
+        let spawned = Builder::new()
             .name(format!("nf{vif}control"))
-            .spawn(move || work.run())
-            .map_err(Error::io("starting the control thread"))?;
-        Ok(Self {
-            thread: Some(thread),
-            news,
-            stop,
-            waker,
-        })
+            .spawn(move || take.recv().ok().map(|connection| work(connection).run()));
+        let thread = match spawned {
+            Ok(thread) => thread,
+            Err(error) => {
+                let error = Error::io("starting the control thread")(error);
+                return Err((error, Box::new(connection)));
+            }
+        };
+        match give.send(connection) {
+            Ok(()) => Ok(Self {
+                thread: Some(thread),
+                news,
+                stop,
+                waker,
+            }),
+            Err(mpsc::SendError(connection)) => {
+                let gone = std::io::Error::other("it ended at once");
+                let error = Error::io("starting the control thread")(gone);
+                Err((error, Box::new(connection)))
+            }
+        }
     }
 
     /// The next thing that changed, if anything did.
@@ -76,7 +103,7 @@ impl Control {
     fn end(&mut self) -> Option<Connection> {
         self.stop.store(true, Ordering::Release);
         self.waker.wake();
-        self.thread.take()?.join().ok()
+        self.thread.take()?.join().ok()?
     }
 }
 
