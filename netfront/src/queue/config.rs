@@ -66,7 +66,7 @@ pub struct QueueKeys {
     pub ports: Ports,
 }
 
-/// Why [`Queue::wait`] returned.
+/// Why [`Queue::wait`](super::Queue::wait) returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wake {
     /// There are responses, or there may be.
