@@ -10,28 +10,21 @@ wanted() {
     return 1
 }
 
-needs_netfront() { wanted front || wanted restart || wanted ours; }
-needs_netback_sim() { wanted back || wanted ours; }
-
 # Builds what the scenarios of this run need; sets NETFRONT_BIN, NETBACK_SIM_BIN and CONFORMANCE_BIN.
 prepare_programs() {
     local target=${CARGO_TARGET_DIR:-$REPOSITORY/target}
     CONFORMANCE_BIN=
-    if { needs_netfront && [ -z "${NETFRONT_BIN:-}" ]; } || { needs_netback_sim && [ -z "${NETBACK_SIM_BIN:-}" ]; }; then
+    if [ -z "${NETFRONT_BIN:-}" ] || [ -z "${NETBACK_SIM_BIN:-}" ]; then
         say "programs: cargo build --release -p netfront -p netback-sim"
-        (cd "$REPOSITORY" && cargo build --release -p netfront -p netback-sim) >"$OUT/cargo.log" 2>&1 || {
+        (cd "$REPOSITORY" && cargo build --release --locked -p netfront -p netback-sim) >"$OUT/cargo.log" 2>&1 || {
             last_lines "$OUT/cargo.log"
             die "the build of netfront and netback-sim failed" "or give built ones: NETFRONT_BIN=path NETBACK_SIM_BIN=path $0"
         }
         NETFRONT_BIN=${NETFRONT_BIN:-$target/release/netfront}
         NETBACK_SIM_BIN=${NETBACK_SIM_BIN:-$target/release/netback-sim}
     fi
-    if needs_netfront && [ ! -x "$NETFRONT_BIN" ]; then
-        die "no program at NETFRONT_BIN=$NETFRONT_BIN" "it must be an executable file"
-    fi
-    if needs_netback_sim && [ ! -x "$NETBACK_SIM_BIN" ]; then
-        die "no program at NETBACK_SIM_BIN=$NETBACK_SIM_BIN" "it must be an executable file"
-    fi
+    [ -x "$NETFRONT_BIN" ] || die "no program at NETFRONT_BIN=$NETFRONT_BIN" "it must be an executable file"
+    [ -x "$NETBACK_SIM_BIN" ] || die "no program at NETBACK_SIM_BIN=$NETBACK_SIM_BIN" "it must be an executable file"
     ! wanted conformance || build_conformance
 }
 
@@ -48,8 +41,8 @@ build_conformance() {
 }
 
 # put_netfront TREE, put_netback_sim TREE: the driver, for the guest and for dom0; the backend, for dom0.
-put_netfront() { [ -z "${NETFRONT_BIN:-}" ] || put_host_program "$1" "$NETFRONT_BIN" /bin/netfront; }
-put_netback_sim() { [ -z "${NETBACK_SIM_BIN:-}" ] || put_host_program "$1" "$NETBACK_SIM_BIN" /bin/netback-sim; }
+put_netfront() { put_host_program "$1" "$NETFRONT_BIN" /bin/netfront; }
+put_netback_sim() { put_host_program "$1" "$NETBACK_SIM_BIN" /bin/netback-sim; }
 
 # put_extra_programs TREE: the conformance test, and what XEN_LAB_EXTRA_DOM0 names, in /lab/programs of dom0.
 put_extra_programs() {
