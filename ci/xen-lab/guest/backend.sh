@@ -13,6 +13,15 @@ backend_start() {
         fail "xl network-attach; netback-sim says: $(tail -n 1 "$RESULTS/netback-sim.log")"
 }
 
+# backend_again: starts it anew on the vif that is there, and does what the toolstack's script did: a TAP goes with its process.
+backend_again() {
+    netback-sim serve --xen --domid "$DOMID" --handle 0 --tap "$VIF" --json \
+        >"$RESULTS/netback-sim.json" 2>>"$RESULTS/netback-sim.log" &
+    backend=$!
+    within 10 "dom0 has $VIF" [ -e "/sys/class/net/$VIF" ]
+    vif=$VIF XENBUS_PATH=backend/vif/$DOMID/0 /etc/xen/scripts/vif-lab online
+}
+
 # backend_check: it is what the guest is connected to.
 backend_check() {
     check "state of the backend" 4 "$(xenstore-read "/local/domain/0/backend/vif/$DOMID/0/state")"

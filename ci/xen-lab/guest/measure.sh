@@ -9,10 +9,10 @@ megabits() { awk '/receiver/ { for (i = 2; i <= NF; i++) if ($i == "Mbits/sec") 
 
 # ping_both COUNT: none may be lost, neither way.
 ping_both() {
-    ping -c "$1" -i 0.2 -W 5 10.77.0.2 >"$RESULTS/ping-to-guest.txt" 2>&1
+    ping -c "$1" -i 0.1 -W 5 10.77.0.2 >"$RESULTS/ping-to-guest.txt" 2>&1
     cat "$RESULTS/ping-to-guest.txt"
     check "pings from dom0 answered by the guest" "$1" "$(pings_answered <"$RESULTS/ping-to-guest.txt")"
-    guest ping -c "$1" -i 0.2 -W 5 10.77.0.1 >"$RESULTS/ping-to-dom0.txt" 2>&1
+    guest ping -c "$1" -i 0.1 -W 5 10.77.0.1 >"$RESULTS/ping-to-dom0.txt" 2>&1
     cat "$RESULTS/ping-to-dom0.txt"
     check "pings from the guest answered by dom0" "$1" "$(pings_answered <"$RESULTS/ping-to-dom0.txt")"
     saw "ping $1/$1 both ways"
@@ -30,6 +30,23 @@ tcp_both() {
     check_at_least "TCP from the guest, Mbit/s" 1 "$from_guest"
     saw "TCP $to_guest Mbit/s to the guest, $from_guest from it"
 }
+
+# udp_both SECONDS: both directions at a rate that an emulated machine can carry; no more than a tenth may be lost.
+udp_both() {
+    timeout $(($1 + 30)) iperf3 -u -c 10.77.0.2 -t "$1" -b 4M -l 1400 -f m >"$RESULTS/udp-to-guest.txt" 2>&1
+    to_guest=$(lost_percent <"$RESULTS/udp-to-guest.txt")
+    timeout $(($1 + 30)) iperf3 -u -R -c 10.77.0.2 -t "$1" -b 4M -l 1400 -f m >"$RESULTS/udp-from-guest.txt" 2>&1
+    from_guest=$(lost_percent <"$RESULTS/udp-from-guest.txt")
+    tail -n 4 "$RESULTS/udp-to-guest.txt" "$RESULTS/udp-from-guest.txt"
+    for lost in "$to_guest" "$from_guest"; do
+        case $lost in '' | *[!0-9]*) fail "iperf3 UDP gave no result: see udp-*.txt" ;; esac
+        [ "$lost" -le 10 ] || fail "UDP: $lost % lost, wanted 10 % at most"
+    done
+    saw "UDP $to_guest % lost to the guest, $from_guest % from it"
+}
+
+# lost_percent: the receiver's line of iperf3's report, whole percent.
+lost_percent() { sed -n 's/.*(\([0-9]*\)[.0-9e+-]*%) *receiver.*/\1/p'; }
 
 # file_both MEBIBYTES: a file of random bytes to the guest and back; the guest's sum and ours must agree.
 # Over HTTP: the length is announced, so a file that was cut short is an error and not only another sum.

@@ -6,6 +6,7 @@ mkdir -p "/results/$SCENARIO"
 . /lab/talk.sh
 . /lab/measure.sh
 . /lab/capture.sh
+. /lab/kernel.sh
 . /lab/backend.sh
 # A person who mistypes must not lose the shell.
 trap - TERM

@@ -4,5 +4,6 @@
 . /lab/talk.sh
 . /lab/measure.sh
 . /lab/capture.sh
+. /lab/kernel.sh
 . /lab/backend.sh
 . "/lab/scenarios/$SCENARIO.dom0.sh"

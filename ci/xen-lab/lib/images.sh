@@ -22,7 +22,7 @@ prepare_base_images() {
     put_modules "$tree" xenfs xen-evtchn xen-gntalloc xen-gntdev xen-privcmd xen-netback bridge tun ata_piix sd_mod
     # xl needs libgcc_s.so.1 although it is not linked to it: the C library loads it when a thread is cancelled.
     put_program "$tree" xl xenstored xenconsoled xenconsole xen-init-dom0 libxl-save-helper libgcc_s.so.1
-    put_program "$tree" iperf3 tcpdump xenstore-{read,write,watch,list,ls,rm,chmod}
+    put_program "$tree" iperf3 tcpdump socat xenstore-{read,write,watch,list,ls,rm,chmod,exists}
     put_program "$tree" libxengnttab.so.1 libxenevtchn.so.1 libxenstore.so.4 libxenctrl.so.4.17
     mkdir -p "$tree"/var/lib/{xen,xenstored} "$tree"/var/log/xen/console "$tree/etc/xen"
     : >"$tree/etc/xen/xl.conf"
@@ -51,9 +51,10 @@ build_images() {
     mkdir -p "$guest/lab/scenarios" "$dom0/lab/scenarios" "$dom0/lab/guests" "$dom0/boot" "$dom0/etc/xen/scripts"
 
     put_file "$guest" "$LAB/guest/guest.init" /init
-    for file in agent.sh witness.sh; do put_file "$guest" "$LAB/guest/$file" "/lab/$file"; done
+    for file in agent.sh witness.sh kernel.sh; do put_file "$guest" "$LAB/guest/$file" "/lab/$file"; done
     cp "$LAB"/scenarios/*.guest.sh "$guest/lab/scenarios/"
     put_netfront "$guest"
+    put_guest_programs "$guest"
     chmod +x "$guest/init"
     pack "$guest" "$WORK/guest.own"
     cat "$CACHE/base/guest.img" "$WORK/guest.own" >"$WORK/guest.img"
@@ -63,7 +64,7 @@ build_images() {
     fi
 
     put_file "$dom0" "$LAB/guest/dom0.init" /init
-    for file in lab.sh talk.sh measure.sh capture.sh backend.sh scenario.sh profile.sh hello; do put_file "$dom0" "$LAB/guest/$file" "/lab/$file"; done
+    for file in lab.sh talk.sh measure.sh capture.sh kernel.sh backend.sh scenario.sh profile.sh hello; do put_file "$dom0" "$LAB/guest/$file" "/lab/$file"; done
     put_file "$dom0" "$LAB/guest/vif-lab" /etc/xen/scripts/vif-lab
     cp "$LAB"/scenarios/*.dom0.sh "$dom0/lab/scenarios/"
     cp "$LAB"/guests/*.cfg "$dom0/lab/guests/"

@@ -10,39 +10,52 @@ wanted() {
     return 1
 }
 
-# Builds what the scenarios of this run need; sets NETFRONT_BIN, NETBACK_SIM_BIN and CONFORMANCE_BIN.
+# Builds what the scenarios of this run need; sets NETFRONT_BIN, NETBACK_SIM_BIN, CONFORMANCE_BIN and ECHO_BIN.
 prepare_programs() {
     local target=${CARGO_TARGET_DIR:-$REPOSITORY/target}
     CONFORMANCE_BIN=
+    ECHO_BIN=
     if [ -z "${NETFRONT_BIN:-}" ] || [ -z "${NETBACK_SIM_BIN:-}" ]; then
-        say "programs: cargo build --release -p netfront -p netback-sim"
-        (cd "$REPOSITORY" && cargo build --release --locked -p netfront -p netback-sim) >"$OUT/cargo.log" 2>&1 || {
-            last_lines "$OUT/cargo.log"
-            die "the build of netfront and netback-sim failed" "or give built ones: NETFRONT_BIN=path NETBACK_SIM_BIN=path $0"
-        }
+        build "netfront and netback-sim" build --release --locked -p netfront -p netback-sim
         NETFRONT_BIN=${NETFRONT_BIN:-$target/release/netfront}
         NETBACK_SIM_BIN=${NETBACK_SIM_BIN:-$target/release/netback-sim}
     fi
     [ -x "$NETFRONT_BIN" ] || die "no program at NETFRONT_BIN=$NETFRONT_BIN" "it must be an executable file"
     [ -x "$NETBACK_SIM_BIN" ] || die "no program at NETBACK_SIM_BIN=$NETBACK_SIM_BIN" "it must be an executable file"
-    ! wanted conformance || build_conformance
+    if wanted library; then
+        build "the example echo" build --release --locked -p netfront --example echo
+        ECHO_BIN=$target/release/examples/echo
+    fi
+    if wanted conformance || wanted store; then build_conformance; fi
+}
+
+# build WHAT ARGUMENT...: cargo, with its messages in a log.
+build() {
+    local what=$1
+    shift
+    say "programs: cargo $*"
+    (cd "$REPOSITORY" && cargo "$@") >"$WORK/cargo.out" 2>"$OUT/cargo.log" || {
+        last_lines "$OUT/cargo.log"
+        die "the build of $what failed" "or give built programs: NETFRONT_BIN=path NETBACK_SIM_BIN=path $0"
+    }
 }
 
 build_conformance() {
-    say "programs: cargo test --release --no-run -p hypervisor --test conformance"
-    (cd "$REPOSITORY" && cargo test --release --no-run -p hypervisor --test conformance --message-format=json) \
-        >"$WORK/conformance.json" 2>"$OUT/cargo.log" || {
-        last_lines "$OUT/cargo.log"
-        die "the build of the hypervisor crate's conformance test failed"
-    }
+    build "the conformance test" test --release --locked --no-run -p hypervisor --test conformance --message-format=json
     # Cargo names a test's executable with a hash of its own; its messages are the documented way to learn it.
-    CONFORMANCE_BIN=$(sed -n '/"name":"conformance"/s/.*"executable":"\([^"]*\)".*/\1/p' "$WORK/conformance.json" | tail -n 1)
-    [ -x "$CONFORMANCE_BIN" ] || die "cargo named no executable for the conformance test" "its messages: $WORK/conformance.json (run with --keep)"
+    CONFORMANCE_BIN=$(sed -n '/"name":"conformance"/s/.*"executable":"\([^"]*\)".*/\1/p' "$WORK/cargo.out" | tail -n 1)
+    [ -x "$CONFORMANCE_BIN" ] || die "cargo named no executable for the conformance test" "its messages: $WORK/cargo.out (run with --keep)"
 }
 
 # put_netfront TREE, put_netback_sim TREE: the driver, for the guest and for dom0; the backend, for dom0.
 put_netfront() { put_host_program "$1" "$NETFRONT_BIN" /bin/netfront; }
 put_netback_sim() { put_host_program "$1" "$NETBACK_SIM_BIN" /bin/netback-sim; }
+
+# put_guest_programs TREE: the conformance test and the example, in /lab/programs of the guest.
+put_guest_programs() {
+    [ -z "$CONFORMANCE_BIN" ] || put_host_program "$1" "$CONFORMANCE_BIN" /lab/programs/conformance
+    [ -z "$ECHO_BIN" ] || put_host_program "$1" "$ECHO_BIN" /lab/programs/echo
+}
 
 # put_extra_programs TREE: the conformance test, and what XEN_LAB_EXTRA_DOM0 names, in /lab/programs of dom0.
 put_extra_programs() {

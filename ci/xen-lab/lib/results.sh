@@ -13,6 +13,7 @@ unpack_results() {
 summary() {
     local scenario result verdict seconds seen passed=0 failed=0
     printf '\n'
+    : >"$OUT/results.tsv"
     for scenario in "${SCENARIOS[@]}"; do
         result=$(tr -d '\r' <"$OUT/progress.log" | sed -n "s/^result $scenario //p" | tail -n 1)
         read -r verdict seconds seen <<<"${result:-failed - gave no result}"
@@ -22,6 +23,7 @@ summary() {
             failed=$((failed + 1))
             last_lines "$OUT/$scenario/log.txt" "$OUT/$scenario/guest-console.txt"
         fi
+        printf '%s\t%s\t%s\t%s\n' "$scenario" "$verdict" "$seconds" "$seen" >>"$OUT/results.tsv"
         printf '%-14s %s %5s s  %s\n' "$scenario" "$verdict" "$seconds" "$seen"
     done
     printf 'logs and captures: %s\n\n' "$OUT"

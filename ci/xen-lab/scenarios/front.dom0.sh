@@ -20,6 +20,7 @@ guest_must witness_start
 
 ping_both 20
 tcp_both 5
+udp_both 3
 stage "$SCENARIO: a file of 64 MiB there and back"
 file_both 64
 
@@ -33,6 +34,29 @@ check "regions of shared pages that the kernel sees, at the end" "$mappings" "$(
 check "grants that the guest's kernel made under load" 0 "$(guest witness_grants)"
 check "grants that the guest's kernel took back under load" 0 "$(guest witness_revokes)"
 saw "$granted grants at the start, 0 after"
+
+# The kernel's backend counted the same packets as ours did, to the byte. At rest: what crosses between two
+# looks would be in one of them only.
+counters_agree() {
+    guest_must front_stats >"$RESULTS/stats-at-rest.json"
+    received=$(front_counter rx_packets)
+    sent=$(front_counter tx_packets)
+    # netback counts what the guest sent without its Ethernet header, which it has taken off by then.
+    ours="$received $(front_counter rx_bytes) $sent $(($(front_counter tx_bytes) - 14 * sent))"
+    netback=$(cd "/sys/class/net/$VIF/statistics" && cat tx_packets tx_bytes rx_packets rx_bytes | tr '\n' ' ')
+    [ "$ours " = "$netback" ]
+}
+# front_counter NAME: out of the statistics at rest.
+front_counter() {
+    tr -d '\n ' <"$RESULTS/stats-at-rest.json" | sed -n 's/.*"counters":{[^}]*"'"$1"'":\([0-9]*\).*/\1/p'
+}
+tries=50
+until counters_agree; do
+    tries=$((tries - 1))
+    [ "$tries" -gt 0 ] || fail "packets and bytes, in and out: ours $ours, netback's $netback"
+    sleep 0.2
+done
+saw "$received packets in and $sent out, equal to netback's count to the byte"
 
 guest_must front_stop
 guest front_log >"$RESULTS/netfront.log"

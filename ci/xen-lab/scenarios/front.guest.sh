@@ -1,14 +1,19 @@
 # shellcheck shell=sh
 # front, the guest's side: our driver drives the vif; the kernel's netfront is not loaded.
 
+# front_start [OPTION...]: starts it, where the kernel's netfront is not loaded.
 front_start() {
     [ ! -d /sys/module/xen_netfront ] || { echo "the kernel's netfront is loaded"; return 1; }
+    front_starts "$@"
+}
+
+front_starts() {
     if [ ! -e /run/lab/netfront.log ]; then
         : >/run/lab/netfront.log
         # On the console too: it comes out to the host even when the guest answers no more.
         tail -f /run/lab/netfront.log >/dev/console 2>/dev/null </dev/null &
     fi
-    netfront run --vif 0 --tap xn0 >>/run/lab/netfront.log 2>&1 </dev/null &
+    netfront run --vif 0 --tap xn0 "$@" >>/run/lab/netfront.log 2>&1 </dev/null &
     echo $! >/run/lab/netfront.pid
 }
 
@@ -32,6 +37,12 @@ front_wait() {
 front_address() { ip addr add 10.77.0.2/24 dev xn0 && iperf3 -s -D >/dev/null 2>&1; }
 
 front_log() { cat /run/lab/netfront.log; }
+
+# front_limit [PAGES]: gntalloc's limit of shared pages, after it was set.
+front_limit() {
+    [ $# = 0 ] || echo "$1" >/sys/module/xen_gntalloc/parameters/limit || return 1
+    cat /sys/module/xen_gntalloc/parameters/limit
+}
 
 front_stats() { netfront stats --vif 0 --json; }
 
@@ -59,3 +70,5 @@ front_stop() {
 
 # shellcheck source=/dev/null
 . /lab/witness.sh
+# shellcheck source=/dev/null
+. /lab/kernel.sh

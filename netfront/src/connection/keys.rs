@@ -50,12 +50,14 @@ pub const MULTI_QUEUE_NUM_QUEUES: &str = "multi-queue-num-queues";
 
 /// Keys that an earlier driver may have left and that would be read as ours: the flat ones must be
 /// absent beside `queue-N/`, a single channel beside split ones, and a feature that is not wanted.
-pub const STALE: [&str; 16] = [
+pub const STALE: [&str; 18] = [
     TX_RING_REF,
     RX_RING_REF,
     EVENT_CHANNEL,
     EVENT_CHANNEL_TX,
     EVENT_CHANNEL_RX,
+    REQUEST_RX_COPY,
+    FEATURE_RX_NOTIFY,
     FEATURE_SG,
     FEATURE_GSO_TCPV4,
     FEATURE_GSO_TCPV6,

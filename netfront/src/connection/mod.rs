@@ -144,6 +144,24 @@ impl Connection {
         }
     }
 
+    /// Leaves the vif as a driver that was never here would: nothing of ours in the store, both sides at the
+    /// start. What stays would be read as the next driver's word: a `ctrl-ring-ref` of ours makes netback
+    /// map a page that is gone, and refuse the kernel's netfront for it.
+    ///
+    /// # Errors
+    /// As [`Self::prepare`].
+    pub fn hand_over(&mut self, deadline: Duration) -> Result<(), Error> {
+        self.prepare(deadline)?;
+        self.remove_keys()
+    }
+
+    fn remove_keys(&mut self) -> Result<(), Error> {
+        for key in keys::STALE {
+            self.store.remove(&keys::join(&self.frontend, key))?;
+        }
+        Ok(())
+    }
+
     /// Reads what is offered, and changes nothing.
     ///
     /// # Errors
@@ -163,9 +181,7 @@ impl Connection {
         offer: &Features,
         wants: &Wants,
     ) -> Result<(), Error> {
-        for key in keys::STALE {
-            self.store.remove(&keys::join(&self.frontend, key))?;
-        }
+        self.remove_keys()?;
         if offer.max_queues > 1 {
             self.put(keys::MULTI_QUEUE_NUM_QUEUES, 1)?;
         }

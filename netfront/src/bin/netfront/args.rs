@@ -37,6 +37,20 @@ The vif must not be used by the kernel's own driver. SIGINT and SIGTERM end it c
     /// Show the counters of a running driver.
     #[command(after_help = "Example:\n  netfront stats --vif 0 --json")]
     Stats(Stats),
+    /// Take a vif from the kernel's driver, so that `run` may have it.
+    #[command(after_help = "Examples:\n  \
+netfront take --vif 1 && netfront run --vif 1 --tap xn1\n  \
+netfront give --vif 1                    the kernel's driver has it again\n\n\
+Taking a vif takes its network interface (eth1) away, with its addresses and routes. An interface that is up is \
+refused unless --force: it may be the one that your ssh session comes through. The kernel's driver waits for its \
+backend when it lets go, in some kernels for ever; --deadline says when to report that.\n\n\
+To leave a vif to netfront from the start, keep the kernel's driver from loading (modprobe.blacklist=xen_netfront; \
+if it is built in: initcall_blacklist=netif_init), which leaves it all vifs.")]
+    Take(Take),
+    /// Give a vif back to the kernel's driver.
+    #[command(after_help = "Example:\n  netfront give --vif 1\n\n\
+Also after a crash: what a dead driver left behind is closed first. A driver that runs must be stopped before.")]
+    Give(Give),
     /// Look whether a vif could be used here, and say what is missing.
     Probe(Probe),
     /// Start a simulated Xen and a backend, and carry verified traffic both ways.
@@ -168,6 +182,37 @@ pub struct Probe {
     /// Number of the vif.
     #[arg(long, default_value_t = 0)]
     pub vif: u32,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Take {
+    /// Number of the vif (device/vif/N in the store).
+    #[arg(long, default_value_t = 0)]
+    pub vif: u32,
+    /// Even if its network interface is up.
+    #[arg(long)]
+    pub force: bool,
+    /// Seconds that the kernel's driver and the backend may take.
+    #[arg(long, default_value_t = 10, value_name = "SECONDS",
+          value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub deadline: u64,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Give {
+    /// Number of the vif (device/vif/N in the store).
+    #[arg(long, default_value_t = 0)]
+    pub vif: u32,
+    /// Seconds that the kernel's driver and the backend may take.
+    #[arg(long, default_value_t = 10, value_name = "SECONDS",
+          value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub deadline: u64,
     /// As JSON.
     #[arg(long)]
     pub json: bool,

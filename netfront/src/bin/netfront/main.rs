@@ -5,6 +5,7 @@
 //! | `args` | the command line |
 //! | `run`, `control` | a vif in service, and the socket that answers `stats` |
 //! | `probe` | could a vif be used here? |
+//! | `handover`, `sysfs` | `take` and `give`: the vif from the kernel's driver, and back |
 //! | `demo` | verified traffic on a simulated Xen, a row for each policy; `--tap`: the kernel's TCP/IP |
 //! | `bench` | the transport beside the limit of the machine |
 //! | `output` | tables |
@@ -17,9 +18,11 @@ mod control;
 mod demo;
 mod failure;
 mod ground;
+mod handover;
 mod output;
 mod probe;
 mod run;
+mod sysfs;
 
 use std::process::ExitCode;
 
@@ -45,6 +48,8 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Run(args) => run::run(args),
         Command::Stats(args) => control::show(&args),
+        Command::Take(args) => handover::take(&args),
+        Command::Give(args) => handover::give(&args),
         Command::Probe(args) => probe::probe(&args),
         Command::Demo(args) => demo::demo(&args),
         Command::Bench(args) => bench::bench(&args),

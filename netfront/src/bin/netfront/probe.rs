@@ -1,7 +1,6 @@
 //! `netfront probe`: could a vif be used here, and if not, what is missing.
 
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use netfront::connection::Connection;
@@ -14,6 +13,7 @@ use crate::control::mac_text;
 use crate::failure::Failure;
 use crate::ground::store;
 use crate::output::say;
+use crate::sysfs::Vif;
 
 /// One line of the answer.
 struct Finding {
@@ -123,27 +123,13 @@ fn device_node(path: &'static str) -> Finding {
 }
 
 fn kernel_driver(vif: u32) -> Finding {
-    let found = not_in_use(vif).map(|()| format!("none uses vif-{vif}"));
+    let found = Vif::new(vif)
+        .not_in_use()
+        .map(|()| format!("none uses vif-{vif}"));
     Finding {
         what: "kernel driver",
         found,
     }
-}
-
-/// Says whether the kernel's own driver has the vif, and how to take it from there. To connect it all the
-/// same would cut off whoever uses its interface, an ssh session for one.
-pub fn not_in_use(vif: u32) -> Result<(), String> {
-    let device = format!("/sys/bus/xen/devices/vif-{vif}");
-    let Ok(link) = fs::read_link(Path::new(&device).join("driver")) else {
-        return Ok(());
-    };
-    let name = link
-        .file_name()
-        .map_or_else(String::new, |name| name.to_string_lossy().into());
-    Err(format!(
-        "vif-{vif} is used by the kernel's driver {name}: echo vif-{vif} > \
-         /sys/bus/xen/drivers/{name}/unbind (this takes its network interface away)"
-    ))
 }
 
 fn grants(domain: &Domain) -> Finding {

@@ -19,7 +19,7 @@ use crate::control::{self, Subject};
 use crate::failure::Failure;
 use crate::ground::{control_socket, domain};
 use crate::output::say;
-use crate::probe::not_in_use;
+use crate::sysfs::Vif;
 
 impl QueueOptions {
     /// How the command line wants the queue.
@@ -51,7 +51,7 @@ pub fn run(args: Run) -> Result<(), Failure> {
     let (bell, held) = Bell::new()?;
     let domain = domain(&args.ground)?;
     if args.ground.sim.is_none() {
-        not_in_use(args.vif).map_err(Failure::NotHere)?;
+        Vif::new(args.vif).not_in_use().map_err(Failure::NotHere)?;
     }
     let path = args
         .control

@@ -1,0 +1,26 @@
+# shellcheck shell=sh
+# library: a program over the library, no TAP and no kernel stack, with the kernel's netback: answers ARP and ping, echoes UDP.
+
+# udp_echoed BYTES: one datagram of so many bytes comes back as it went.
+udp_echoed() {
+    head -c "$1" /dev/urandom | base64 -w 0 | head -c "$1" >/tmp/sent
+    socat -b 2000 -t 3 -,ignoreeof UDP:10.77.0.2:7 </tmp/sent >/tmp/echoed 2>/dev/null &
+    echoing=$!
+    within 10 "a datagram of $1 bytes comes back" cmp -s /tmp/sent /tmp/echoed
+    kill "$echoing" 2>/dev/null
+    wait "$echoing" 2>/dev/null
+}
+
+guest_start
+guest_must echo_start
+ip neigh flush dev xenbr0
+within 30 "the guest answers" ping -c 1 -W 1 10.77.0.2
+check "address that ARP found" 00:16:3e:00:00:02 "$(ip neigh show 10.77.0.2 dev xenbr0 | sed -n 's/.*lladdr \([^ ]*\).*/\1/p')"
+ping -c 20 -i 0.1 -W 5 10.77.0.2 >"$RESULTS/ping.txt" 2>&1
+check "pings answered" 20 "$(pings_answered <"$RESULTS/ping.txt")"
+ping -c 5 -i 0.1 -W 5 -s 1400 10.77.0.2 >"$RESULTS/ping-1400.txt" 2>&1
+check "pings of 1400 bytes answered" 5 "$(pings_answered <"$RESULTS/ping-1400.txt")"
+sizes="1 18 64 500 1472"
+for size in $sizes; do udp_echoed "$size"; done
+saw "ARP, ping 25/25, UDP of $(echo "$sizes" | sed 's/ /, /g') bytes echoed"
+guest_must echo_alive

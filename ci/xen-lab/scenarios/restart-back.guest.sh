@@ -1,0 +1,3 @@
+# shellcheck shell=sh source=/dev/null
+# restart-back, the guest's side: the same driver as in the scenario `front`.
+. /lab/scenarios/front.guest.sh

@@ -1,0 +1,36 @@
+# shellcheck shell=sh
+# restart-front: our driver is killed with -9 during traffic both ways and started again, 20 times, with gntalloc's limit at one pool and its rings.
+
+ROUNDS=20
+guest_start
+# Both kernels' logs are about this scenario alone.
+kernel_log_from_here
+guest kernel_log_from_here
+# What is pushed into it comes back: traffic both ways as long as the guest sends.
+nc -ll -p 5002 -e cat 2>/dev/null &
+
+# A pool that may not grow takes the same number of pages each time, and that is the limit.
+guest_must front_start --rx-limit 512
+guest_must front_wait
+guest_must front_address
+within 30 "the guest answers" ping -c 1 -W 1 10.77.0.2
+granted=$(guest front_number granted_pages)
+pool=$(guest front_number pool_granted)
+check_at_least "pages that the first start granted" 100 "$granted"
+guest_must "front_limit $granted"
+stage "$SCENARIO: gntalloc's limit is $granted pages; $ROUNDS kills"
+
+GUEST_DEADLINE=$((ROUNDS * 9)) guest "front_rounds $ROUNDS $pool" >"$RESULTS/rounds.txt"
+status=$?
+cat "$RESULTS/rounds.txt"
+guest front_log >"$RESULTS/netfront.log"
+check "kills that were survived (the last line: $(tail -n 1 "$RESULTS/rounds.txt"))" 0 "$status"
+check "rounds" "$ROUNDS" "$(grep -c '^round .* connected' "$RESULTS/rounds.txt")"
+slowest=$(sed -n 's/^round .* connected after \([0-9]*\) ms.*/\1/p' "$RESULTS/rounds.txt" | sort -n | tail -n 1)
+[ "$slowest" -le 5000 ] || fail "the slowest of $ROUNDS starts took $slowest ms, wanted 5000 at most"
+check "gntalloc's limit at the end" "$granted" "$(guest front_limit)"
+check "state of the backend" 4 "$(xenstore-read "/local/domain/0/backend/vif/$DOMID/0/state")"
+ping_both 5
+check "lines of level warning or above in the guest's log" none "$(guest kernel_warnings)"
+check "lines of level warning or above in dom0's log" none "$(kernel_warnings)"
+saw "$ROUNDS of $ROUNDS kills survived, the slowest start $slowest ms; each pool whole ($pool pages) at a limit of $granted; no warning in either kernel's log"
