@@ -7,4 +7,4 @@ sudo=()
 export DEBIAN_FRONTEND=noninteractive
 "${sudo[@]}" apt-get update -qq
 "${sudo[@]}" apt-get install -y -qq --no-install-recommends \
-  gcc libc6-dev libxen-dev libclang-dev iproute2 iputils-ping tcpdump procps
+  gcc libc6-dev libxen-dev libclang-dev iproute2 iputils-ping tcpdump procps shellcheck

@@ -21,7 +21,7 @@ front_alive() { kill -0 "$(cat /run/lab/netfront.pid)" 2>/dev/null; }
 
 # The carrier of an interface that is down cannot be read; up it says whether the vif is connected.
 front_has_carrier() {
-    [ -e /sys/class/net/xn0 ] && ip link set xn0 up && [ "$(cat /sys/class/net/xn0/carrier 2>/dev/null)" = 1 ]
+    [ -e /sys/class/net/xn0 ] && ip link set xn0 up 2>/dev/null && [ "$(cat /sys/class/net/xn0/carrier 2>/dev/null)" = 1 ]
 }
 
 front_wait() {
@@ -35,6 +35,21 @@ front_wait() {
 }
 
 front_address() { ip addr add 10.77.0.2/24 dev xn0 && iperf3 -s -D >/dev/null 2>&1; }
+
+# front_answered: the first answer comes once the other side's bridge forwards; then none may be lost.
+front_answered() {
+    tries=20
+    until ping -c 1 -W 1 10.77.0.1 >/run/lab/ping.txt; do
+        tries=$((tries - 1))
+        [ "$tries" -gt 0 ] || break
+    done
+    ping -c 3 -i 0.2 -W 5 10.77.0.1 >/run/lab/ping.txt
+    if ! grep -q ' 3 packets received' /run/lab/ping.txt; then
+        echo "not 3 of 3 pings are answered:"
+        cat /run/lab/ping.txt
+        return 1
+    fi
+}
 
 front_log() { cat /run/lab/netfront.log; }
 

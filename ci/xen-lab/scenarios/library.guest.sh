@@ -2,6 +2,7 @@
 # library, the guest's side: netfront/examples/echo.rs.
 
 echo_start() {
+    # shellcheck disable=SC2217 # not the shell's echo
     /lab/programs/echo --address 10.77.0.2 >/run/lab/echo.log 2>&1 </dev/null &
     echo $! >/run/lab/echo.pid
     tries=100

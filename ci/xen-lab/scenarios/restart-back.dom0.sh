@@ -42,6 +42,8 @@ echo "vif-$DOMID-0" >/sys/bus/xen-backend/drivers/vif/bind
 plug
 back_again "unbind and bind of netback"
 
+# It holds itself as long as it has a vif.
+echo "vif-$DOMID-0" >/sys/bus/xen-backend/drivers/vif/unbind
 modprobe -r xen-netback || fail "the kernel's netback cannot be unloaded"
 sleep 1
 modprobe xen-netback
@@ -51,6 +53,7 @@ back_again "a reload of netback's module"
 timeout 40 xl network-detach guest 0 || fail "xl network-detach"
 backend_start
 back_again "netback-sim in netback's place"
+# shellcheck disable=SC2154 # set by backend_start
 kill -KILL "$backend"
 wait "$backend" 2>/dev/null
 backend_again

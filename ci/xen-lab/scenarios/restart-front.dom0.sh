@@ -21,10 +21,10 @@ guest_must "front_limit $granted"
 stage "$SCENARIO: gntalloc's limit is $granted pages; $ROUNDS kills"
 
 GUEST_DEADLINE=$((ROUNDS * 9)) guest "front_rounds $ROUNDS $pool" >"$RESULTS/rounds.txt"
-status=$?
+ended=$?
 cat "$RESULTS/rounds.txt"
 guest front_log >"$RESULTS/netfront.log"
-check "kills that were survived (the last line: $(tail -n 1 "$RESULTS/rounds.txt"))" 0 "$status"
+check "kills that were survived (the last line: $(tail -n 1 "$RESULTS/rounds.txt"))" 0 "$ended"
 check "rounds" "$ROUNDS" "$(grep -c '^round .* connected' "$RESULTS/rounds.txt")"
 slowest=$(sed -n 's/^round .* connected after \([0-9]*\) ms.*/\1/p' "$RESULTS/rounds.txt" | sort -n | tail -n 1)
 [ "$slowest" -le 5000 ] || fail "the slowest of $ROUNDS starts took $slowest ms, wanted 5000 at most"

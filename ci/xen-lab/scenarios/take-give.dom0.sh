@@ -8,10 +8,10 @@ within 30 "the guest answers" ping -c 1 -W 1 10.77.0.2
 guest_must refused_in_use
 guest kernel_log_from_here
 GUEST_DEADLINE=$((ROUNDS * 8)) guest "take_and_give $ROUNDS" >"$RESULTS/rounds.txt"
-status=$?
+ended=$?
 cat "$RESULTS/rounds.txt"
 guest front_log >"$RESULTS/netfront.log"
-check "rounds without a failure (the last line: $(tail -n 1 "$RESULTS/rounds.txt"))" 0 "$status"
+check "rounds without a failure (the last line: $(tail -n 1 "$RESULTS/rounds.txt"))" 0 "$ended"
 check "times that ours carried pings" "$ROUNDS" "$(grep -c 'ours works' "$RESULTS/rounds.txt")"
 check "times that the kernel's carried pings" "$ROUNDS" "$(grep -c "the kernel's works" "$RESULTS/rounds.txt")"
 ping_both 5

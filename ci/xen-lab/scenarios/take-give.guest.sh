@@ -5,14 +5,25 @@
 
 # An interface that is up may be somebody's: neither command takes it away.
 refused_in_use() {
-    netfront take --vif 0 >/run/lab/refused 2>&1
-    [ $? = 69 ] && grep -q 'eth0 is up' /run/lab/refused || { echo "take was not refused:"; cat /run/lab/refused; return 1; }
-    netfront run --vif 0 --tap xn0 >/run/lab/refused 2>&1
-    [ $? = 69 ] && grep -q 'netfront take --vif 0' /run/lab/refused || { echo "run was not refused:"; cat /run/lab/refused; return 1; }
+    refused 'eth0 is up' netfront take --vif 0 || return 1
+    refused 'netfront take --vif 0' netfront run --vif 0 --tap xn0 || return 1
     ping -c 1 -W 5 10.77.0.1
 }
 
-pinged() { ping -c 3 -i 0.2 -W 5 10.77.0.1 >/run/lab/ping.txt || { echo "round $round: $1: no ping is answered"; cat /run/lab/ping.txt; return 1; }; }
+# refused WHY COMMAND...: it says so, and that this cannot be done here (69).
+refused() {
+    why=$1
+    shift
+    "$@" >/run/lab/refused 2>&1
+    status=$?
+    if [ "$status" != 69 ] || ! grep -q "$why" /run/lab/refused; then
+        echo "$* was not refused, status $status:"
+        cat /run/lab/refused
+        return 1
+    fi
+}
+
+pinged() { front_answered || { echo "in round $round: $1"; return 1; }; }
 
 # take_and_give ROUNDS: each way once a round.
 take_and_give() {
