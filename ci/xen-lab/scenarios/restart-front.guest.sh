@@ -31,6 +31,8 @@ front_rounds() {
         sleep 0.3
         [ "$(cat /sys/class/net/xn0/statistics/tx_bytes)" -gt "$before" ] || { echo "round $round: no traffic before the kill"; return 1; }
         kill -KILL "$(cat /run/lab/netfront.pid)"
+        # A TAP goes with its process, which takes a moment; until then its carrier says nothing.
+        while [ -e /sys/class/net/xn0 ]; do sleep 0.02; done
         started=$(milliseconds)
         front_start --rx-limit 512 || return 1
         front_wait || return 1
