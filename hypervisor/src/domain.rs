@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 #[cfg(feature = "sim")]
 use crate::sim;
+use crate::restores::Restores;
 use crate::store::native::NativeStore;
 use crate::store::{self, Store, StoreClient};
 use crate::{
@@ -16,6 +17,7 @@ use crate::{
 pub struct Domain {
     ground: Ground,
     counters: Arc<Counters>,
+    restores: Arc<Restores>,
 }
 
 #[derive(Clone, Debug)]
@@ -36,6 +38,7 @@ impl Domain {
         Ok(Domain {
             ground: Ground::Xen,
             counters: Arc::default(),
+            restores: Arc::default(),
         })
     }
 
@@ -51,6 +54,7 @@ impl Domain {
         Ok(Domain {
             ground: Ground::Sim(attachment),
             counters,
+            restores: Arc::default(),
         })
     }
 
@@ -59,18 +63,60 @@ impl Domain {
         !matches!(self.ground, Ground::Xen)
     }
 
-    /// The number of this domain. On Xen it is read from the store each time, since it changes
-    /// when the domain is restored or migrated.
+    /// The number of this domain. It is read from the store each time, since it changes when the
+    /// domain is restored or migrated.
     ///
     /// # Errors
     ///
     /// When the store cannot be read or does not say it.
     pub fn id(&self) -> Result<DomId, Error> {
-        match &self.ground {
-            Ground::Xen => store::own_domid(self.store()?.as_mut()),
-            #[cfg(feature = "sim")]
-            Ground::Sim(attachment) => Ok(attachment.id()),
+        store::own_domid(&mut self.native_store()?)
+    }
+
+    /// The number that the domain had when its restores were last looked for.
+    pub(crate) fn known_id(&self) -> Option<DomId> {
+        self.restores.domid()
+    }
+
+    /// How many times this domain was found to have been restored or migrated since this value, or the
+    /// one that it is a clone of, was made. One atomic load; it does not look.
+    pub fn restores(&self) -> u64 {
+        self.restores.known()
+    }
+
+    /// Looks in the store whether the domain was restored, and returns how many times are known now.
+    /// From then on all event channels that were opened before answer [`Error::Restored`].
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub fn look_for_restore(&self) -> Result<u64, Error> {
+        self.look_for_restore_in(&mut self.native_store()?)
+    }
+
+    /// The same over a connection to the store that is open already.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub fn look_for_restore_in(&self, store: &mut dyn Store) -> Result<u64, Error> {
+        let restores = self.restores.look(store)?;
+        #[cfg(feature = "sim")]
+        if let (Ground::Sim(attachment), Some(id)) = (&self.ground, self.known_id()) {
+            attachment.renumber(id);
         }
+        Ok(restores)
+    }
+
+    /// False when the domain may not write below `data` in its directory: then a restore under the same
+    /// number is not found, and who has other signs of it says so with [`Self::assume_restored`].
+    pub fn is_marked(&self) -> bool {
+        self.restores.is_marked()
+    }
+
+    /// Takes the domain for restored: all event channels that were opened before are dead.
+    pub fn assume_restored(&self) {
+        self.restores.assume();
     }
 
     /// A new connection to the store, by the default client.
@@ -91,7 +137,7 @@ impl Domain {
         match &self.ground {
             Ground::Xen => store::open(client, None),
             #[cfg(feature = "sim")]
-            Ground::Sim(attachment) => store::open(client, Some(attachment.store_socket())),
+            Ground::Sim(attachment) => store::open(client, Some(&attachment.store_socket())),
         }
     }
 
@@ -104,7 +150,7 @@ impl Domain {
         match &self.ground {
             Ground::Xen => NativeStore::open(),
             #[cfg(feature = "sim")]
-            Ground::Sim(attachment) => NativeStore::connect(attachment.store_socket()),
+            Ground::Sim(attachment) => NativeStore::connect(&attachment.store_socket()),
         }
     }
 
@@ -112,8 +158,10 @@ impl Domain {
     ///
     /// # Errors
     ///
-    /// When the hypervisor refuses.
+    /// When the hypervisor refuses, or the store cannot be read: a handle must know which restores
+    /// were before it.
     pub fn events(&self) -> Result<EventChannels, Error> {
+        let restores = self.look_for_restore()?;
         let ground = match &self.ground {
             Ground::Xen => events::Ground::Xen(xen::events::Handle::open(self.counters.clone())?),
             #[cfg(feature = "sim")]
@@ -121,7 +169,7 @@ impl Domain {
                 events::Ground::Sim(sim::events::Handle::open(attachment.clone())?)
             }
         };
-        Ok(EventChannels(ground))
+        Ok(EventChannels::new(ground, self.clone(), restores))
     }
 
     /// Shares a new region of zeroed pages with `peer`, which may use them as `access` says.

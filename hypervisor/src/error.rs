@@ -67,6 +67,13 @@ pub enum Error {
         reason: String,
     },
 
+    /// The domain was saved and restored, or migrated, since the event channels were opened.
+    #[error(
+        "The domain was restored since these event channels were opened, and all of them are dead; \
+         drop them and open new ones"
+    )]
+    Restored,
+
     /// The domain number is taken: another process stands on it.
     #[error(
         "Domain {id} is already attached to the simulated Xen by a living process; \

@@ -30,6 +30,7 @@ mod error;
 mod events;
 mod foreign;
 mod ids;
+mod restores;
 mod shared;
 pub mod store;
 mod unix;

@@ -146,6 +146,7 @@ impl Device {
             gso: builder.wants.gso && builder.wants.sg,
             ..builder.wants
         };
+        stats.restores.set(domain.restores());
         let mut queue = Queue::open(domain, offer.backend_id, &config, split, stats)?;
         let met = connection
             .publish(&queue.keys(), &offer.features, &wants)
@@ -202,7 +203,7 @@ impl Device {
     pub fn change(&mut self) -> Option<Change> {
         let change = self.control.change()?;
         match change {
-            Change::BackendLeft(_) => self.link.carrier = false,
+            Change::BackendLeft(_) | Change::Restored => self.link.carrier = false,
             Change::Carrier(carrier) => self.link.carrier = carrier,
             Change::Mtu(mtu) => self.link.mtu = mtu,
         }
@@ -218,7 +219,8 @@ impl Device {
         self.disconnect().retry()
     }
 
-    /// Ends the connection but keeps what is needed to make it again.
+    /// Ends the connection but keeps what is needed to make it again. After a restore of the domain there
+    /// is no goodbye, and the event channels are parked, not closed.
     pub fn disconnect(self) -> Reconnect {
         let Self {
             domain,
@@ -241,6 +243,7 @@ impl Device {
         // Freed only now: the backend has let go, or had its time. What it still maps the kernel keeps
         // from being used again.
         drop(queue);
+        stats.restores.set(domain.restores());
         Reconnect {
             domain,
             builder,

@@ -107,6 +107,12 @@ impl Error {
         )
     }
 
+    /// True if the domain was restored or migrated: the connection is over, with nobody to say goodbye
+    /// to, and another can be made.
+    pub fn is_restore(&self) -> bool {
+        matches!(self, Self::Hypervisor(hypervisor::Error::Restored))
+    }
+
     /// For `map_err`: names what was being done.
     pub(crate) fn io(what: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { what, source }

@@ -130,6 +130,8 @@ counters! {
     wakeups,
     /// Calls of poll and reads of the waker. What the event channels take, the hypervisor's counters say.
     polls,
+    /// Times that the domain was found to have been restored or migrated.
+    restores,
     /// Grants made after the start.
     grants,
     /// Grants ended after the start.

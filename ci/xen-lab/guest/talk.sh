@@ -4,6 +4,9 @@
 
 RESULTS=/results/$SCENARIO
 GUEST_NAME=guest
+# The second disk: a guest that is saved does not fit into dom0's memory.
+# shellcheck disable=SC2034 # for scenarios
+SAVED=/dev/sdb
 : >"$RESULTS/seen"
 
 # fail WHAT: the scenario ends here.
@@ -59,14 +62,28 @@ guest_start() {
     VIF=vif$DOMID.0
     NODE=/local/domain/$DOMID
     echo 0 >/run/lab/sequence
-    xenstore-write "$NODE/lab/command" "0 0 - -"
-    xenstore-chmod "$NODE/lab" n0 "r$DOMID"
-    xenstore-chmod "$NODE/lab/command" n0 "r$DOMID"
+    command_node
     await_node "$NODE/data/lab/reply" "0 0 0" 90 || fail "the guest's agent did not answer within 90 s: see guest-console.txt"
     # A fresh one each time: a server whose client was killed in the middle answers "busy".
     killall iperf3 2>/dev/null
     iperf3 -s -D >/dev/null 2>&1
     stage "$SCENARIO: the guest is up (domain $DOMID)"
+}
+
+# command_node: the node through which the agent gets its commands, with the last one, which it has done, in it.
+command_node() {
+    xenstore-write "$NODE/lab/command" "$(cat /run/lab/sequence) 0 - -"
+    xenstore-chmod "$NODE/lab" n0 "r$DOMID"
+    xenstore-chmod "$NODE/lab/command" n0 "r$DOMID"
+}
+
+# guest_moved: after a restore the guest has another number, and a folder in the store that knows nothing of the agent.
+guest_moved() {
+    DOMID=$(xl domid "$GUEST_NAME") || fail "no domain id of the guest after its restore"
+    # shellcheck disable=SC2034 # for scenarios
+    VIF=vif$DOMID.0
+    NODE=/local/domain/$DOMID
+    command_node
 }
 
 # await_node PATH PREFIX SECONDS: until the node's value begins so. A watch, not a poll: a poll would

@@ -2,7 +2,8 @@
 # The machine: QEMU with Xen, dom0 and the results disk; and the watch over it until it is done or late.
 #
 # com1 is the console of Xen and dom0. com2 carries only the lab's own lines (stage, result, done), so
-# that no kernel message can cut one in two. Files come out as a tar archive on a raw disk.
+# that no kernel message can cut one in two. Files come out as a tar archive on a raw disk;
+# a second one takes a guest that is saved.
 
 QEMU=
 # QEMU loads its accelerator and disk drivers at run time, out of the unpacked packages.
@@ -23,7 +24,7 @@ qemu_arguments() {
     # shellcheck disable=SC2054 # the commas belong to QEMU
     ARGUMENTS=(-accel tcg,thread=multi -cpu "$CPU" -smp 2 -m "$MEMORY"
         -nodefaults -no-reboot -display none -L "$ROOT/usr/share/qemu" -L "$ROOT/usr/share/seabios"
-        -drive "file=$WORK/results.disk,format=raw,if=ide"
+        -drive "file=$WORK/results.disk,format=raw,if=ide" -drive "file=$WORK/saved.disk,format=raw,if=ide"
         -kernel "$CACHE/base/xen.elf" -append "$xen"
         -initrd "$ROOT/boot/vmlinuz-$KERNEL console=hvc0 quiet ${XEN_LAB_DOM0_ARGUMENTS:-},$WORK/dom0.img")
 }

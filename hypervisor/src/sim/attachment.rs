@@ -5,6 +5,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::protocol::{self, Answered, Request};
@@ -16,9 +17,8 @@ use crate::{Counters, DomId, Error};
 /// What the process of a domain has: its number, its memory, its grant table.
 #[derive(Debug)]
 pub(crate) struct Attachment {
-    id: DomId,
+    id: AtomicU16,
     socket: PathBuf,
-    store_socket: PathBuf,
     grant_limit: usize,
     /// `None` after an answer was missed: the next answer would be taken for that of another question.
     control: Mutex<Option<OwnedFd>>,
@@ -40,9 +40,8 @@ impl Attachment {
         let table = Table::new(table)?;
         let frames = Mutex::new(Frames::new(&table, id));
         Ok(Arc::new(Attachment {
-            id,
+            id: id.0.into(),
             socket: socket.to_owned(),
-            store_socket: super::store_socket(socket, id),
             grant_limit: limit as usize,
             control: Mutex::new(Some(control)),
             memory,
@@ -52,12 +51,19 @@ impl Attachment {
         }))
     }
 
+    /// The number as last known.
     pub(crate) fn id(&self) -> DomId {
-        self.id
+        DomId(self.id.load(Ordering::Relaxed))
     }
 
-    pub(crate) fn store_socket(&self) -> &Path {
-        &self.store_socket
+    /// The domain was restored with another number.
+    pub(crate) fn renumber(&self, id: DomId) {
+        self.id.store(id.0, Ordering::Relaxed);
+    }
+
+    /// By its old number a restored domain reaches the store as well.
+    pub(crate) fn store_socket(&self) -> PathBuf {
+        super::store_socket(&self.socket, self.id())
     }
 
     pub(crate) fn grant_limit(&self) -> usize {

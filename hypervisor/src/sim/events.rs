@@ -25,6 +25,9 @@ const ARMED: EventFlags = EventFlags::IN.union(EventFlags::ONESHOT);
 #[derive(Debug)]
 pub(crate) struct Handle {
     attachment: Arc<Attachment>,
+    /// Its number at the server, which knows whose ports are dead after a restore.
+    number: u32,
+    parked: bool,
     set: OwnedFd,
     ports: BTreeMap<u32, Ends>,
 }
@@ -41,8 +44,12 @@ impl Handle {
     pub(crate) fn open(attachment: Arc<Attachment>) -> Result<Self, Error> {
         let set = epoll::create(CreateFlags::CLOEXEC)
             .map_err(|errno| Error::system("make a set of event channels", errno))?;
+        let answered = attachment.ask(Request::OpenEvents)?;
+        let (number, _) = answered.okay(attachment.id())?;
         Ok(Handle {
             attachment,
+            number,
+            parked: false,
             set,
             ports: BTreeMap::new(),
         })
@@ -51,12 +58,16 @@ impl Handle {
     pub(crate) fn bind_unbound(&mut self, remote: DomId) -> Result<Port, Error> {
         let answered = self
             .attachment
-            .ask(Request::BindUnbound { remote: remote.0 })?;
+            .ask(Request::BindUnbound {
+                handle: self.number,
+                remote: remote.0,
+            })?;
         self.bound(remote, answered)
     }
 
     pub(crate) fn bind_interdomain(&mut self, remote: DomId, port: Port) -> Result<Port, Error> {
         let request = Request::BindInterdomain {
+            handle: self.number,
             remote: remote.0,
             port: port.0,
         };
@@ -148,7 +159,10 @@ impl Handle {
         let _ = epoll::delete(&self.set, &ends.incoming);
         add(&self.attachment.counters.hypercalls, 1);
         add(&self.attachment.counters.system_calls, 1);
-        let answered = self.attachment.ask(Request::Unbind { port: port.0 })?;
+        let answered = self.attachment.ask(Request::Unbind {
+            handle: self.number,
+            port: port.0,
+        })?;
         answered.okay(self.attachment.id()).map(drop)
     }
 
@@ -157,13 +171,31 @@ impl Handle {
     }
 }
 
+impl Handle {
+    /// Stands for the keeper: from now on the server knows that no close of this handle is its last.
+    /// There is no such process, so its number is 0.
+    pub(crate) fn park(mut self) -> Result<u32, Error> {
+        let request = Request::ParkEvents {
+            handle: self.number,
+        };
+        let answered = self.attachment.ask(request);
+        self.parked = true;
+        answered?.okay(self.attachment.id()).map(|_| 0)
+    }
+}
+
 impl Drop for Handle {
     fn drop(&mut self) {
-        while let Some(port) = self.ports.keys().next().copied() {
-            if let Err(error) = self.unbind(Port(port)) {
-                // A simulated Xen that is gone has closed all channels.
-                tracing::debug!(%error, port, "event channel was not closed in order");
-            }
+        if self.parked {
+            return;
+        }
+        add(&self.attachment.counters.hypercalls, self.ports.len() as u64);
+        let request = Request::CloseEvents {
+            handle: self.number,
+        };
+        if let Err(error) = self.attachment.ask(request) {
+            // A simulated Xen that is gone has closed all channels.
+            tracing::debug!(%error, "event channels were not closed in order");
         }
     }
 }

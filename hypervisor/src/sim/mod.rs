@@ -33,6 +33,7 @@ pub(crate) mod shared;
 mod table;
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -91,6 +92,55 @@ pub fn store(socket: &Path, domain: DomId, client: StoreClient) -> Result<Box<dy
     let control = protocol::connect(socket)?;
     protocol::ask(&control, Request::Introduce { domain: domain.0 })?.okay(domain)?;
     store::open(client, Some(&store_socket(socket, domain)))
+}
+
+/// Saves a domain, as `xl save` does: its body is destroyed, and nobody hears of its process until
+/// [`Saved::restore`]. What a toolstack does with the directories of its devices is left to the caller.
+///
+/// # Errors
+///
+/// When no simulated Xen listens on `socket`, or there is no such domain, or it is saved already.
+pub fn save(socket: &Path, domain: DomId) -> Result<Saved, Error> {
+    let control = protocol::connect(socket)?;
+    let request = Request::Save { domain: domain.0 };
+    protocol::ask(&control, request)?.okay(domain)?;
+    Ok(Saved { control, domain })
+}
+
+/// A domain that is saved.
+#[derive(Debug)]
+pub struct Saved {
+    control: OwnedFd,
+    domain: DomId,
+}
+
+impl Saved {
+    /// Lets the domain go on under this number, which may be the one that it had: with dead event
+    /// channels, with nothing granted, and with what is in the directory of that number by now.
+    ///
+    /// # Errors
+    ///
+    /// When a living process is attached to the number.
+    pub fn restore(self, number: DomId) -> Result<(), Error> {
+        let request = Request::Restore {
+            domain: self.domain.0,
+            number: number.0,
+        };
+        protocol::ask(&self.control, request)?.okay(number)?;
+        Ok(())
+    }
+}
+
+/// How often the kernel of some guest would have broken so far, since an event channel handle from before
+/// a restore was used or closed. Right programs leave it at 0.
+///
+/// # Errors
+///
+/// When no simulated Xen listens on `socket`.
+pub fn kernel_bugs(socket: &Path) -> Result<u32, Error> {
+    let control = protocol::connect(socket)?;
+    let (bugs, _) = protocol::ask(&control, Request::KernelBugs)?.okay(DomId(0))?;
+    Ok(bugs)
 }
 
 /// Where the store listens for this domain: by the socket it knows who speaks.

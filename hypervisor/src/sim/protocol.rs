@@ -21,7 +21,7 @@ use crate::{unix, DomId, Error, Port};
 /// How long the simulated Xen may take to answer.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Changes when a message changes its meaning: a client and a server of different builds find out.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const NUMBERS: usize = 5;
 const SIZE: usize = NUMBERS * 4;
 /// The most descriptors an answer carries.
@@ -36,18 +36,30 @@ pub(crate) enum Request {
     Attach { domain: u16 },
     /// Answered with memory and grant table of another domain.
     Foreign { owner: u16 },
+    /// Answered with the number of a handle for event channels.
+    OpenEvents,
     /// Answered with a port, and with what it receives from and sends to.
-    BindUnbound { remote: u16 },
+    BindUnbound { handle: u32, remote: u16 },
     /// The same, for the other end.
-    BindInterdomain { remote: u16, port: u32 },
+    BindInterdomain { handle: u32, remote: u16, port: u32 },
     /// Close a port.
-    Unbind { port: u32 },
+    Unbind { handle: u32, port: u32 },
+    /// Close a handle with all its ports.
+    CloseEvents { handle: u32 },
+    /// Somebody else holds the handle from now on: it is not closed when the process ends.
+    ParkEvents { handle: u32 },
     /// When the region that begins at `frame` is closed, clear the byte at `at` of the memory.
     ClearOnClose { frame: u32, at: u32 },
     /// When the region that begins at `frame` is closed, send an event through `port`.
     NotifyOnClose { frame: u32, port: u32 },
     /// The region that begins at `frame` is closed.
     Closed { frame: u32 },
+    /// As a toolstack: save this domain. Until it is restored nobody hears of its process.
+    Save { domain: u16 },
+    /// As a toolstack: let a saved domain go on with this number.
+    Restore { domain: u16, number: u16 },
+    /// Answered with how often a guest's kernel would have broken.
+    KernelBugs,
 }
 
 /// How it went.
@@ -83,23 +95,33 @@ pub(crate) struct Answered {
 
 impl Request {
     fn numbers(self) -> [u32; NUMBERS] {
-        let (operation, a, b) = match self {
-            Request::Introduce { domain } => (1, domain.into(), 0),
-            Request::Attach { domain } => (2, domain.into(), 0),
-            Request::Foreign { owner } => (3, owner.into(), 0),
-            Request::BindUnbound { remote } => (4, remote.into(), 0),
-            Request::BindInterdomain { remote, port } => (5, remote.into(), port),
-            Request::Unbind { port } => (6, port, 0),
-            Request::ClearOnClose { frame, at } => (7, frame, at),
-            Request::NotifyOnClose { frame, port } => (8, frame, port),
-            Request::Closed { frame } => (9, frame, 0),
+        let (operation, a, b, c) = match self {
+            Request::Introduce { domain } => (1, domain.into(), 0, 0),
+            Request::Attach { domain } => (2, domain.into(), 0, 0),
+            Request::Foreign { owner } => (3, owner.into(), 0, 0),
+            Request::BindUnbound { handle, remote } => (4, remote.into(), 0, handle),
+            Request::BindInterdomain {
+                handle,
+                remote,
+                port,
+            } => (5, remote.into(), port, handle),
+            Request::Unbind { handle, port } => (6, port, 0, handle),
+            Request::ClearOnClose { frame, at } => (7, frame, at, 0),
+            Request::NotifyOnClose { frame, port } => (8, frame, port, 0),
+            Request::Closed { frame } => (9, frame, 0, 0),
+            Request::OpenEvents => (10, 0, 0, 0),
+            Request::CloseEvents { handle } => (11, handle, 0, 0),
+            Request::ParkEvents { handle } => (12, handle, 0, 0),
+            Request::Save { domain } => (13, domain.into(), 0, 0),
+            Request::Restore { domain, number } => (14, domain.into(), number.into(), 0),
+            Request::KernelBugs => (15, 0, 0, 0),
         };
-        [VERSION, operation, a, b, 0]
+        [VERSION, operation, a, b, c]
     }
 
     /// The question behind these bytes, or `None`: anybody can connect and send anything.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        let [version, operation, a, b, _] = numbers(bytes)?;
+        let [version, operation, a, b, c] = numbers(bytes)?;
         if version != VERSION {
             return None;
         }
@@ -108,15 +130,28 @@ impl Request {
             1 => Request::Introduce { domain: domain()? },
             2 => Request::Attach { domain: domain()? },
             3 => Request::Foreign { owner: domain()? },
-            4 => Request::BindUnbound { remote: domain()? },
+            4 => Request::BindUnbound {
+                handle: c,
+                remote: domain()?,
+            },
             5 => Request::BindInterdomain {
+                handle: c,
                 remote: domain()?,
                 port: b,
             },
-            6 => Request::Unbind { port: a },
+            6 => Request::Unbind { handle: c, port: a },
             7 => Request::ClearOnClose { frame: a, at: b },
             8 => Request::NotifyOnClose { frame: a, port: b },
             9 => Request::Closed { frame: a },
+            10 => Request::OpenEvents,
+            11 => Request::CloseEvents { handle: a },
+            12 => Request::ParkEvents { handle: a },
+            13 => Request::Save { domain: domain()? },
+            14 => Request::Restore {
+                domain: domain()?,
+                number: u16::try_from(b).ok()?,
+            },
+            15 => Request::KernelBugs,
             _ => return None,
         })
     }
@@ -338,12 +373,31 @@ mod tests {
             Request::Introduce { domain: 1 },
             Request::Attach { domain: 65535 },
             Request::Foreign { owner: 2 },
-            Request::BindUnbound { remote: 3 },
-            Request::BindInterdomain { remote: 4, port: 5 },
-            Request::Unbind { port: u32::MAX },
+            Request::BindUnbound {
+                handle: 11,
+                remote: 3,
+            },
+            Request::BindInterdomain {
+                handle: 12,
+                remote: 4,
+                port: 5,
+            },
+            Request::Unbind {
+                handle: 13,
+                port: u32::MAX,
+            },
             Request::ClearOnClose { frame: 6, at: 7 },
             Request::NotifyOnClose { frame: 8, port: 9 },
             Request::Closed { frame: 10 },
+            Request::OpenEvents,
+            Request::CloseEvents { handle: 14 },
+            Request::ParkEvents { handle: 15 },
+            Request::Save { domain: 16 },
+            Request::Restore {
+                domain: 17,
+                number: 18,
+            },
+            Request::KernelBugs,
         ] {
             assert_eq!(Request::decode(&bytes(request.numbers())), Some(request));
         }

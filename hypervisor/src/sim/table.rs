@@ -219,6 +219,16 @@ impl Table {
         }
     }
 
+    /// Takes all grants back, as when the domain goes: nothing can be pinned any more. What is pinned
+    /// stays so until the mapper lets go, since nobody can take a mapping out of another process.
+    pub(crate) fn revoke_all(&self) {
+        for index in RESERVED..ENTRIES {
+            if !self.end(GrantRef(index as u32)) {
+                self.head(index).fetch_and(!TYPE_MASK, Ordering::AcqRel);
+            }
+        }
+    }
+
     /// Ends all grants; `false` when some are still used by peers. Asked by the server for a domain
     /// whose process died.
     pub(crate) fn end_all(&self) -> bool {

@@ -3,7 +3,7 @@
 //! UNSAFETY: calls into a C library, with a handle that lives exactly as long as [`Handle`].
 //!
 //! After a restore or a migration every port of a handle is dead, and the kernel breaks when the old
-//! handle is used or closed. Nothing here can see that; who finds out must not drop the handle.
+//! handle is used or closed. Nothing here can see that; who finds out parks the handle.
 
 use std::fmt;
 use std::io;
@@ -16,6 +16,7 @@ use rustix::io::{retry_on_intr, Errno};
 use xen_sys::evtchn::{xenevtchn_handle, EventChannel};
 
 use super::device::Device;
+use super::keeper;
 use super::library::{self, answer};
 use crate::counters::add;
 use crate::{Counters, DomId, Error, Port};
@@ -154,6 +155,20 @@ impl Handle {
         answer(result).map_err(|source| bad_port(port, &source))?;
         self.bound.retain(|bound| *bound != port);
         Ok(())
+    }
+
+    /// Gives the open file to a keeper, so that no close of ours is its last. When none can be started
+    /// the handle stays open for ever. Tells the keeper's process number.
+    pub(crate) fn park(self) -> Result<u32, Error> {
+        let kept = self
+            .as_fd()
+            .try_clone_to_owned()
+            .and_then(keeper::keep)
+            .map_err(|source| Error::system("start a process that keeps event channels", source));
+        if kept.is_err() {
+            std::mem::forget(self);
+        }
+        kept
     }
 
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {

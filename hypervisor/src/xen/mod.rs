@@ -7,6 +7,7 @@
 //! | `region` | a region of own pages, with its close notice |
 //! | `memory` | where mappings become pages: own ones shared, those of a peer mapped or copied |
 //! | `events` | event channels |
+//! | `keeper` | a process that holds an event channel handle which must not be closed |
 //!
 //! # Invariants
 //!
@@ -17,6 +18,7 @@
 mod device;
 #[allow(unsafe_code)]
 pub(crate) mod events;
+mod keeper;
 #[allow(unsafe_code)]
 mod library;
 #[allow(unsafe_code)]

@@ -12,12 +12,16 @@
 //!  (only now are the pages freed)
 //! ```
 //!
+//! After a restore or a migration there is no goodbye: the backend is another one, in InitWait, in a
+//! directory that knows nothing of us; see [`restore`].
+//!
 //! Watch events are hints: whatever an event says, the key is read. Every wait has a deadline, and its
 //! error names the key. Everything is written before `state` is, so no transaction is needed.
 
 mod features;
 pub(crate) mod keys;
 mod offer;
+mod restore;
 mod state;
 
 use std::os::fd::BorrowedFd;
@@ -29,6 +33,7 @@ use hypervisor::{Domain, Store};
 
 pub use features::{Features, Wants};
 pub use offer::Offer;
+use restore::Restore;
 pub use state::XenbusState;
 
 use crate::queue::{Ports, QueueKeys};
@@ -45,6 +50,9 @@ const MANY_EVENTS: usize = 64;
 pub enum Change {
     /// The backend is no longer connected. Everything must be negotiated anew.
     BackendLeft(XenbusState),
+    /// The domain was restored or migrated: the event channels are dead, the backend is another one.
+    /// Everything must be negotiated anew, without a goodbye.
+    Restored,
     /// The cable was put in or pulled out (`carrier` or `disconnect`).
     Carrier(bool),
     /// The MTU changed.
@@ -64,8 +72,12 @@ pub struct Connection {
     mtu: u32,
     /// The backend was told state Connected and has not shown it, nor closed.
     told: bool,
+    /// Our keys are in the frontend's directory.
+    published: bool,
     drained: bool,
     interrupt: Arc<AtomicBool>,
+    /// `None` for a connection that belongs to no domain value: then nobody looks for restores.
+    restore: Option<Restore>,
 }
 
 impl Connection {
@@ -74,7 +86,12 @@ impl Connection {
     /// # Errors
     /// If there is no store.
     pub fn open(domain: &Domain, vif: u32) -> Result<Self, Error> {
-        Ok(Self::over(domain.store()?, vif))
+        let mut store = domain.store()?;
+        let restore = Restore::new(domain, store.as_mut())?;
+        Ok(Self {
+            restore: Some(restore),
+            ..Self::over(store, vif)
+        })
     }
 
     /// The same over a store that is open already, by whichever client.
@@ -88,8 +105,10 @@ impl Connection {
             carrier: true,
             mtu: 0,
             told: false,
+            published: false,
             drained: true,
             interrupt: Arc::default(),
+            restore: None,
         }
     }
 
@@ -210,6 +229,9 @@ impl Connection {
             u32::from(wants.csum_offload),
         )?;
         self.told = true;
+        self.published = true;
+        // Written to one directory and not, in part, to that of before a restore.
+        self.same_life()?;
         self.set_state(XenbusState::Connected)
     }
 
@@ -256,13 +278,16 @@ impl Connection {
                     break;
                 }
             }
+            if self.restored()? {
+                return Ok(Some(Change::Restored));
+            }
             let backend_now = self.read(&keys::join(&self.frontend, keys::BACKEND))?;
             let state = self.backend_state()?;
             if state != XenbusState::Connected {
                 return Ok(Some(Change::BackendLeft(state)));
             }
             if backend_now.as_deref() != Some(&self.backend) {
-                // Another backend, after a restore or a move of the vif.
+                // Another backend, after a move of the vif.
                 return Ok(Some(Change::BackendLeft(XenbusState::Unknown)));
             }
             let carrier = self.read_carrier()?;
@@ -287,9 +312,16 @@ impl Connection {
     ///
     /// # Errors
     /// [`Error::Deadline`] if the backend does not follow; own state is Closed then all the same. Errors of
-    /// the store leave it as it is.
+    /// the store leave it as it is. After a restore nothing is done: the directory is that of the next
+    /// connection.
     pub fn close(&mut self, deadline: Duration) -> Result<(), Error> {
-        self.close_until(Instant::now() + deadline)
+        if self.restored()? {
+            return Ok(());
+        }
+        match self.close_until(Instant::now() + deadline) {
+            Err(error) if error.is_restore() => Ok(()),
+            other => other,
+        }
     }
 
     fn close_until(&mut self, end: Instant) -> Result<(), Error> {
@@ -312,7 +344,9 @@ impl Connection {
                 || state == XenbusState::Closing
                 || (state == XenbusState::InitWait && !told)
         });
-        self.set_state(XenbusState::Closed)?;
+        if !matches!(&first, Err(error) if error.is_restore()) {
+            self.set_state(XenbusState::Closed)?;
+        }
         first?;
         self.wait_backend(end, "Closed (6)", |state| {
             gone(state) || state == XenbusState::InitWait
@@ -412,6 +446,7 @@ impl Connection {
     ) -> Result<XenbusState, Error> {
         let start = Instant::now();
         loop {
+            self.same_life()?;
             let found = self.backend_state()?;
             if reached(found) {
                 return Ok(found);

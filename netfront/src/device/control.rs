@@ -126,7 +126,7 @@ impl Drop for Control {
 struct News {
     /// Looked at first: the owner asks often, and the lock is not for every round.
     any: AtomicBool,
-    newest: Mutex<[Option<Change>; 3]>,
+    newest: Mutex<[Option<Change>; 4]>,
 }
 
 impl News {
@@ -135,6 +135,7 @@ impl News {
             Change::Carrier(_) => 0,
             Change::Mtu(_) => 1,
             Change::BackendLeft(_) => 2,
+            Change::Restored => 3,
         };
         self.newest.lock().unwrap_or_else(PoisonError::into_inner)[kind] = Some(change);
         self.any.store(true, Ordering::Release);
@@ -185,7 +186,7 @@ impl Watch {
             if !left {
                 match self.connection.next_change(Duration::ZERO) {
                     Ok(Some(change)) => {
-                        left = matches!(change, Change::BackendLeft(_));
+                        left = matches!(change, Change::BackendLeft(_) | Change::Restored);
                         self.news.put(change);
                         self.queue.wake();
                         // Whoever toggles a key without end is followed at a walk.

@@ -79,11 +79,24 @@ impl Service {
 enum End {
     Stopped,
     Left(Change),
+    Restored,
     Broken(Error),
 }
 
+impl End {
+    /// What an error of a round or a sleep means; one that no new connection would help against is
+    /// given back.
+    fn of(error: Error) -> Result<Self, Error> {
+        match error {
+            error if error.is_restore() => Ok(Self::Restored),
+            error if error.is_peers_fault() => Ok(Self::Broken(error)),
+            error => Err(error),
+        }
+    }
+}
+
 /// Moves packets between `device` and `consumer` until [`Service::stop`]; reconnects when the backend leaves
-/// or breaks the contract, and says so once each time.
+/// or breaks the contract, or the domain is restored, and says so once each time.
 ///
 /// The calling thread must be the one that connected `device`.
 ///
@@ -105,6 +118,9 @@ pub fn serve(
             Ok(End::Left(change)) => {
                 tracing::warn!("the backend left ({change:?}): reconnecting");
             }
+            Ok(End::Restored) => tracing::warn!(
+                "the domain was restored or migrated: connecting anew, with new event channels and new pages"
+            ),
             Ok(End::Broken(error)) => tracing::error!("{error}: closing and reconnecting"),
             Err(error) => {
                 // The consumer's failure is what to report; the goodbye is owed all the same.
@@ -158,8 +174,7 @@ fn pump(device: &mut Device, consumer: &mut dyn Consumer, service: &Service) -> 
         }
         let moved = match round(device.queue(), consumer) {
             Ok(moved) => moved,
-            Err(error) if error.is_peers_fault() => return Ok(End::Broken(error)),
-            Err(error) => return Err(error),
+            Err(error) => return End::of(error),
         };
         let woken = if moved > 0 {
             // Never idle, the thread never sleeps: a detach must be seen all the same.
@@ -171,8 +186,7 @@ fn pump(device: &mut Device, consumer: &mut dyn Consumer, service: &Service) -> 
         } else {
             match sleep(device.queue(), consumer, IDLE) {
                 Ok(woken) => woken,
-                Err(error) if error.is_peers_fault() => return Ok(End::Broken(error)),
-                Err(error) => return Err(error),
+                Err(error) => return End::of(error),
             }
         };
         match woken {
@@ -182,8 +196,10 @@ fn pump(device: &mut Device, consumer: &mut dyn Consumer, service: &Service) -> 
             }
             Wake::Called => {
                 while let Some(change) = device.change() {
-                    if let Change::BackendLeft(_) = change {
-                        return Ok(End::Left(change));
+                    match change {
+                        Change::BackendLeft(_) => return Ok(End::Left(change)),
+                        Change::Restored => return Ok(End::Restored),
+                        Change::Carrier(_) | Change::Mtu(_) => {}
                     }
                     tracing::info!("the link changed: {change:?}");
                     service.show(Some(*device.link()));

@@ -21,6 +21,8 @@ use crate::sim::protocol::{Answer, Request, Status};
 use crate::sim::table::{Table, TABLE_SIZE};
 use crate::{DomId, Error};
 
+use super::handles::Handles;
+
 /// Ports that a domain may have; Xen's older event channels have as many.
 const MAX_PORTS: u32 = 4096;
 /// Notices that a domain may have asked for: as many as it can have regions.
@@ -29,24 +31,29 @@ const MAX_NOTICES: usize = crate::sim::memory::FRAMES;
 /// All domains.
 pub(super) struct Domains {
     grant_limit: u32,
-    domains: BTreeMap<DomId, Domain>,
+    pub(super) domains: BTreeMap<DomId, Domain>,
+    /// How often a guest's kernel would have broken: see `handles`.
+    pub(super) kernel_bugs: u32,
 }
 
-struct Domain {
+pub(super) struct Domain {
     memory: Arc<OwnedFd>,
     table_file: Arc<OwnedFd>,
-    table: Table,
+    pub(super) table: Table,
     /// The connection of its living process.
-    process: Option<u64>,
-    ports: BTreeMap<u32, Port>,
+    pub(super) process: Option<u64>,
+    pub(super) ports: BTreeMap<u32, Port>,
+    pub(super) handles: Handles,
     /// By the first frame of the region.
-    notices: BTreeMap<u32, Notice>,
+    pub(super) notices: BTreeMap<u32, Notice>,
     /// Grants of a dead process that peers still use.
     leftovers: bool,
 }
 
 /// One end of an event channel.
-struct Port {
+pub(super) struct Port {
+    /// The handle that bound it.
+    pub(super) handle: u32,
     incoming: Arc<OwnedFd>,
     outgoing: Arc<OwnedFd>,
     remote: DomId,
@@ -56,7 +63,7 @@ struct Port {
 
 /// What to do when a region is closed.
 #[derive(Clone, Copy, Default)]
-struct Notice {
+pub(super) struct Notice {
     clear: Option<u32>,
     port: Option<u32>,
 }
@@ -82,6 +89,7 @@ impl Domains {
         Domains {
             grant_limit,
             domains: BTreeMap::new(),
+            kernel_bugs: 0,
         }
     }
 
@@ -104,11 +112,29 @@ impl Domains {
             (Request::Attach { .. }, Some(_)) => Err(Status::Malformed),
             (_, None) => Err(Status::NotAttached),
             (Request::Foreign { owner }, Some(_)) => self.foreign(DomId(owner)),
-            (Request::BindUnbound { remote }, Some(own)) => self.bind_unbound(own, DomId(remote)),
-            (Request::BindInterdomain { remote, port }, Some(own)) => {
-                self.bind_interdomain(own, DomId(remote), port)
+            (Request::OpenEvents, Some(own)) => self.open_events(own),
+            (Request::BindUnbound { handle, remote }, Some(own)) => self
+                .alive(own, handle)
+                .and_then(|()| self.bind_unbound(own, handle, DomId(remote))),
+            (
+                Request::BindInterdomain {
+                    handle,
+                    remote,
+                    port,
+                },
+                Some(own),
+            ) => self
+                .alive(own, handle)
+                .and_then(|()| self.bind_interdomain(own, handle, DomId(remote), port)),
+            (Request::Unbind { handle, port }, Some(own)) => self
+                .alive(own, handle)
+                .and_then(|()| self.unbind(own, port)),
+            (Request::CloseEvents { handle }, Some(own)) => self.close_events(own, handle),
+            (Request::ParkEvents { handle }, Some(own)) => self.park_events(own, handle),
+            // A toolstack's, which speaks for no domain: see `peers`.
+            (Request::Save { .. } | Request::Restore { .. } | Request::KernelBugs, Some(_)) => {
+                Err(Status::Malformed)
             }
-            (Request::Unbind { port }, Some(own)) => self.unbind(own, port),
             (Request::ClearOnClose { frame, at }, Some(own)) => {
                 self.set_notice(own, frame, |notice| notice.clear = Some(at))
             }
@@ -176,9 +202,10 @@ impl Domains {
         })
     }
 
-    fn bind_unbound(&mut self, own: DomId, remote: DomId) -> Result<Reply, Status> {
+    fn bind_unbound(&mut self, own: DomId, handle: u32, remote: DomId) -> Result<Reply, Status> {
         let domain = self.domains.get_mut(&own).ok_or(Status::NotAttached)?;
         let port = Port {
+            handle,
             incoming: event()?,
             outgoing: event()?,
             remote,
@@ -187,7 +214,13 @@ impl Domains {
         domain.add_port(port)
     }
 
-    fn bind_interdomain(&mut self, own: DomId, remote: DomId, port: u32) -> Result<Reply, Status> {
+    fn bind_interdomain(
+        &mut self,
+        own: DomId,
+        handle: u32,
+        remote: DomId,
+        port: u32,
+    ) -> Result<Reply, Status> {
         let refused = || {
             Ok(Answer {
                 status: Status::BadPort,
@@ -206,6 +239,7 @@ impl Domains {
             return refused();
         }
         let near = Port {
+            handle,
             incoming: Arc::clone(&far.outgoing),
             outgoing: Arc::clone(&far.incoming),
             remote,
@@ -225,7 +259,7 @@ impl Domains {
         Ok(reply)
     }
 
-    fn unbind(&mut self, own: DomId, port: u32) -> Result<Reply, Status> {
+    pub(super) fn unbind(&mut self, own: DomId, port: u32) -> Result<Reply, Status> {
         let closed = self
             .domains
             .get_mut(&own)
@@ -279,6 +313,8 @@ impl Domains {
             other.table.clear_pins_of(id);
         }
         if let Some(domain) = self.domains.get_mut(&id) {
+            // The kernel closes what is open: the last close of each handle that is not parked.
+            self.kernel_bugs += domain.handles.end();
             domain.leftovers = true;
             domain.sweep();
             let ports: Vec<u32> = domain.ports.keys().copied().collect();
@@ -308,6 +344,7 @@ impl Domain {
             table,
             process: None,
             ports: BTreeMap::new(),
+            handles: Handles::default(),
             notices: BTreeMap::new(),
             leftovers: false,
         })

@@ -63,7 +63,7 @@ impl Listening {
         let store_domains =
             std::iter::once(None).chain(self.stores.iter().map(|(id, _)| Some(*id)));
         for ((fd, domain), ready) in self.fds().zip(store_domains).zip(ready) {
-            if ready.is_empty() {
+            if ready.is_empty() || domain.is_some_and(|domain| peers.is_saved(domain)) {
                 continue;
             }
             match rustix::net::accept_with(fd, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {

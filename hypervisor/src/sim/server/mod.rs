@@ -4,6 +4,8 @@
 //! | --- | --- |
 //! | `listen` | the sockets: one for hypercalls, one a domain for the store |
 //! | `domains` | what hypervisor and guest kernel know of each domain, and what they do when its process dies |
+//! | `handles` | open handles for event channels, and who uses one that a restore has killed |
+//! | `saved` | a domain is saved and restored |
 //! | `store` | xenstored: the tree, rights, watches, transactions |
 //!
 //! # Invariants
@@ -12,8 +14,10 @@
 //! - Nothing that a client sends or does not read can stop or grow it without bound.
 
 pub(crate) mod domains;
+mod handles;
 mod listen;
 mod peers;
+mod saved;
 mod store;
 
 use std::os::fd::{AsFd, OwnedFd};

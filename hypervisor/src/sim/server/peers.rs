@@ -1,5 +1,6 @@
 //! Who is connected: processes of domains on the hypercall socket, and store connections.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags};
@@ -24,6 +25,29 @@ pub(super) struct Peers {
     /// Oldest first, so that who hangs up is served before who takes its place.
     connections: Vec<Connection>,
     next: u64,
+    saved: Saved,
+}
+
+/// Domains that are saved, and what became of those that were.
+#[derive(Default)]
+struct Saved {
+    /// Its process, if it has one.
+    standing: BTreeMap<DomId, Option<u64>>,
+    /// The number under which a restored domain goes on: its process may not know yet.
+    moved: BTreeMap<DomId, DomId>,
+}
+
+impl Saved {
+    fn now(&self, mut domain: DomId) -> DomId {
+        while let Some(next) = self.moved.get(&domain) {
+            domain = *next;
+        }
+        domain
+    }
+
+    fn stands_still(&self, process: u64) -> bool {
+        self.standing.values().any(|one| *one == Some(process))
+    }
 }
 
 struct Connection {
@@ -44,7 +68,13 @@ impl Peers {
             store: StoreServer::new(),
             connections: Vec::new(),
             next: 0,
+            saved: Saved::default(),
         }
+    }
+
+    /// Whether connections of this domain to the store wait until it is restored.
+    pub(super) fn is_saved(&self, domain: DomId) -> bool {
+        self.saved.standing.contains_key(&self.saved.now(domain))
     }
 
     pub(super) fn any_attached(&self) -> bool {
@@ -60,7 +90,7 @@ impl Peers {
     }
 
     pub(super) fn add_store(&mut self, file: OwnedFd, domain: DomId) {
-        self.store.connect(self.next, domain);
+        self.store.connect(self.next, self.saved.now(domain));
         self.add(file, Kind::Store(Framer::default()));
     }
 
@@ -77,6 +107,8 @@ impl Peers {
     pub(super) fn fds(&self) -> impl Iterator<Item = PollFd<'_>> {
         self.connections.iter().map(|connection| {
             let flags = match connection.kind {
+                // Only its end is seen.
+                _ if self.stands_still(connection) => PollFlags::empty(),
                 Kind::Control => PollFlags::IN,
                 Kind::Store(_) => match self.store.waiting(connection.id) {
                     0 => PollFlags::IN,
@@ -88,6 +120,13 @@ impl Peers {
         })
     }
 
+    fn stands_still(&self, connection: &Connection) -> bool {
+        match connection.kind {
+            Kind::Control => self.saved.stands_still(connection.id),
+            Kind::Store(_) => self.store.is_saved(connection.id),
+        }
+    }
+
     /// Serves the connections for which `ready` tells something, in the order of
     /// [`fds`](Self::fds).
     pub(super) fn serve(&mut self, ready: &[PollFlags], listening: &mut Listening) {
@@ -95,6 +134,7 @@ impl Peers {
             domains,
             store,
             connections,
+            saved,
             ..
         } = self;
         let mut ready = ready.iter();
@@ -105,7 +145,7 @@ impl Peers {
             }
             let (id, file) = (connection.id, connection.file.as_fd());
             let keep = match &mut connection.kind {
-                Kind::Control => serve_control(id, file, domains, store, listening),
+                Kind::Control => serve_control(id, file, domains, store, listening, saved),
                 Kind::Store(framer) => serve_store(id, file, framer, store, ready),
             };
             if !keep {
@@ -137,6 +177,7 @@ fn serve_control(
     domains: &mut Domains,
     store: &mut StoreServer,
     listening: &mut Listening,
+    saved: &mut Saved,
 ) -> bool {
     let request = match protocol::question(file) {
         Ok(None) => return false,
@@ -146,6 +187,16 @@ fn serve_control(
     };
     let reply = match request {
         Err(status) => Reply::from(Answer::from(status)),
+        Ok(Request::KernelBugs) => Answer::okay(domains.kernel_bugs).into(),
+        Ok(Request::Save { domain }) => save(DomId(domain), domains, store, saved).into(),
+        Ok(Request::Restore { domain, number }) => {
+            let (domain, number) = (DomId(domain), DomId(number));
+            if let Err(error) = listening.open_store(number) {
+                tracing::warn!(%error, number = number.0, "no store for this domain");
+                return protocol::answer(file, Status::Exhausted.into(), &[]).is_ok();
+            }
+            restore(domain, number, domains, store, saved).into()
+        }
         Ok(request) => {
             if let Request::Introduce { domain } | Request::Attach { domain } = request {
                 if let Err(error) = listening.open_store(DomId(domain)) {
@@ -153,6 +204,7 @@ fn serve_control(
                     return protocol::answer(file, Status::Exhausted.into(), &[]).is_ok();
                 }
                 store.introduce(DomId(domain));
+                saved.moved.remove(&DomId(domain));
             }
             domains.serve(id, request)
         }
@@ -160,6 +212,48 @@ fn serve_control(
     let fds: Vec<BorrowedFd<'_>> = reply.fds.iter().map(|fd| fd.as_fd()).collect();
     // A client asks one question at a time, so its socket always has room for the answer.
     protocol::answer(file, reply.answer, &fds).is_ok()
+}
+
+fn save(
+    domain: DomId,
+    domains: &mut Domains,
+    store: &mut StoreServer,
+    saved: &mut Saved,
+) -> Answer {
+    let process = match domains.domains.get(&domain) {
+        Some(found) if !saved.standing.contains_key(&domain) => found.process,
+        _ => return Status::NoSuchDomain.into(),
+    };
+    match domains.save(domain) {
+        Ok(()) => {
+            store.save(domain);
+            saved.standing.insert(domain, process);
+            Answer::okay(0)
+        }
+        Err(status) => status.into(),
+    }
+}
+
+fn restore(
+    domain: DomId,
+    number: DomId,
+    domains: &mut Domains,
+    store: &mut StoreServer,
+    saved: &mut Saved,
+) -> Answer {
+    if !saved.standing.contains_key(&domain) {
+        return Status::NoSuchDomain.into();
+    }
+    if let Err(status) = domains.restore(domain, number) {
+        return status.into();
+    }
+    store.restore(domain, number);
+    saved.standing.remove(&domain);
+    saved.moved.remove(&number);
+    if number != domain {
+        saved.moved.insert(domain, number);
+    }
+    Answer::okay(0)
 }
 
 /// What a store client has sent; `false` when it is gone or speaks nonsense.

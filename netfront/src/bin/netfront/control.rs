@@ -46,6 +46,7 @@ impl Subject {
             "vif": self.vif,
             "pid": std::process::id(),
             "connected": self.service.link().is_some(),
+            "restores": self.domain.restores(),
             "connections": self.service.connections.load(Ordering::Relaxed),
             // Also at the top, since scripts ask for it most: grants made for packets after the start.
             "grants": counters.get("grants").cloned(),

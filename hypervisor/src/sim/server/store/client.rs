@@ -21,6 +21,8 @@ pub(super) struct Client {
     last_transaction: u32,
     /// Frames that wait to be sent.
     pub(super) output: Vec<u8>,
+    /// Its domain is saved and not restored yet.
+    pub(super) saved: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -42,6 +44,8 @@ pub(super) struct Transaction {
     /// What it has looked at or changed.
     pub(super) touched: BTreeSet<String>,
     pub(super) log: Vec<Action>,
+    /// Its domain was restored since it began.
+    pub(super) lost: bool,
 }
 
 /// A change of the tree, to be done now or again.
@@ -83,12 +87,38 @@ impl Client {
             transactions: BTreeMap::new(),
             last_transaction: 0,
             output: Vec::new(),
+            saved: false,
         }
     }
 
     /// What stands before the relative paths of this client.
     pub(super) fn home(&self) -> String {
         home(self.domain)
+    }
+
+    /// A path as this client writes it, from the root.
+    pub(super) fn absolute(&self, path: &str) -> String {
+        if path.starts_with(['/', '@']) {
+            path.to_owned()
+        } else {
+            format!("{}/{path}", self.home())
+        }
+    }
+
+    /// Goes on under another number: as a guest's kernel does it, all watches are set again, and what
+    /// was begun in a transaction is lost.
+    pub(super) fn restore(&mut self, number: DomId) {
+        self.saved = false;
+        self.domain = number;
+        for transaction in self.transactions.values_mut() {
+            transaction.lost = true;
+        }
+        for mut watch in std::mem::take(&mut self.watches) {
+            watch.path = self.absolute(&watch.given);
+            let (given, token) = (watch.given.clone(), watch.token.clone());
+            self.watches.push(watch);
+            self.send_event(&given, &token);
+        }
     }
 
     pub(super) fn send(&mut self, message: &Message) {
@@ -131,6 +161,7 @@ impl Client {
                     tree: tree.clone(),
                     touched: BTreeSet::new(),
                     log: Vec::new(),
+                    lost: false,
                 };
                 self.transactions.insert(number, transaction);
                 return Ok(number);
@@ -149,7 +180,7 @@ impl Transaction {
     /// touched.
     pub(super) fn commit(self, tree: &Tree, who: DomId) -> Result<(Tree, Vec<Change>), Code> {
         let same = |path: &String| self.begun.generation(path) == tree.generation(path);
-        if !self.touched.iter().all(same) {
+        if self.lost || !self.touched.iter().all(same) {
             return Err("EAGAIN");
         }
         let mut tree = tree.clone();

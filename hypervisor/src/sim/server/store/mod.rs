@@ -85,6 +85,36 @@ impl StoreServer {
         }]);
     }
 
+    /// Removes the directory of a domain that is saved. Its own clients stand still and are not told.
+    pub(super) fn save(&mut self, domain: DomId) {
+        self.introduced.retain(|other| *other != domain);
+        for client in self.of(domain) {
+            client.saved = true;
+        }
+        if let Ok(change) = Action::Remove(home(domain)).apply(&mut self.tree, DomId(0)) {
+            self.fire(change.as_slice());
+        }
+    }
+
+    /// The clients of `domain` go on as those of `number`, and all that they watch fires.
+    pub(super) fn restore(&mut self, domain: DomId, number: DomId) {
+        self.introduce(number);
+        let clients = self.clients.values_mut();
+        for client in clients.filter(|client| client.saved && client.domain == domain) {
+            client.restore(number);
+        }
+    }
+
+    fn of(&mut self, domain: DomId) -> impl Iterator<Item = &mut Client> {
+        let clients = self.clients.values_mut();
+        clients.filter(move |client| client.domain == domain)
+    }
+
+    /// Whether the domain of this client is saved: then it is not heard.
+    pub(super) fn is_saved(&self, client: u64) -> bool {
+        self.clients.get(&client).is_some_and(|client| client.saved)
+    }
+
     pub(super) fn connect(&mut self, client: u64, domain: DomId) {
         self.clients.insert(client, Client::new(domain));
     }
@@ -275,7 +305,7 @@ impl StoreServer {
     fn fire(&mut self, changes: &[Change]) {
         for change in changes {
             for client in self.clients.values_mut() {
-                if !allows(&change.permissions, client.domain, Rights::Read) {
+                if client.saved || !allows(&change.permissions, client.domain, Rights::Read) {
                     continue;
                 }
                 let home = client.home();
@@ -322,11 +352,8 @@ impl StoreServer {
         if !wire::is_path(path) {
             return Err("EINVAL");
         }
-        if path.starts_with(['/', '@']) {
-            return Ok(path.to_owned());
-        }
         let client = self.clients.get(&id).ok_or("EINVAL")?;
-        Ok(format!("{}/{path}", client.home()))
+        Ok(client.absolute(path))
     }
 
     fn watch_of(&self, id: u64, path: &str, token: &str) -> Result<Watch, Code> {

@@ -1,0 +1,42 @@
+# shellcheck shell=sh source=/dev/null
+# save-restore, the guest's side: the kernel's netfront, or ours as in the scenario `front`.
+. /lab/scenarios/front.guest.sh
+
+kernel_start() {
+    modprobe xen-netfront || return 1
+    tries=50
+    until [ -e /sys/class/net/eth0 ] || [ "$tries" -eq 0 ]; do
+        sleep 0.2
+        tries=$((tries - 1))
+    done
+    ip addr add 10.77.0.2/24 dev eth0 && ip link set eth0 up
+}
+
+# The monotonic clock, in tenths of a second: it stands still while the guest is saved. The uptime does not.
+tenths() { awk '/^now at/ { printf "%d\n", $3 / 100000000; exit }' /proc/timer_list; }
+
+pinging() {
+    while :; do
+        ping -c 1 -W 1 10.77.0.1 >/dev/null 2>&1 && tenths >>/run/lab/answered
+        sleep 0.1
+    done
+}
+
+pinging_start() {
+    : >/run/lab/answered
+    pinging </dev/null >/dev/null 2>&1 &
+    echo $! >/run/lab/pinging.pid
+    sleep 1
+}
+
+pinging_stop() { kill "$(cat /run/lab/pinging.pid)"; }
+
+# The longest time between two answers since the last call, in tenths of a second.
+pinging_gap() {
+    awk 'NR > 1 && $1 - last > gap { gap = $1 - last } { last = $1 } END { print gap + 0 }' /run/lab/answered
+    tail -n 1 /run/lab/answered >/run/lab/answered.last
+    cat /run/lab/answered.last >/run/lab/answered
+}
+
+# Processes that hold a parked handle. Each is a shell and what it sleeps in.
+keepers() { grep -l xen-evtchn-keeper /proc/[0-9]*/cmdline 2>/dev/null | grep -v "/self/" | wc -l; }
