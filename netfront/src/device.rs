@@ -106,8 +106,14 @@ impl Builder {
         domain: &Domain,
         stats: Arc<QueueStats>,
     ) -> Result<Device, Error> {
-        let connection = Connection::open(domain, self.vif)?;
-        Device::establish(domain, self, connection, stats)
+        loop {
+            let connection = Connection::open(domain, self.vif)?;
+            match Device::establish(domain, self, connection, Arc::clone(&stats)) {
+                // In the middle of the handshake: the vif is another one now, and this one never was.
+                Err(error) if error.is_restore() => tracing::info!("{error}: connecting anew"),
+                other => return other,
+            }
+        }
     }
 }
 

@@ -206,3 +206,49 @@ fn not_bound(port: Port) -> Error {
         reason: "it is not bound through this handle".into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::server::{self, Options};
+    use crate::sim::{kernel_bugs, save};
+
+    /// Without the facade, which knows better: this is what Linux would break at.
+    #[test]
+    fn each_use_of_a_handle_with_dead_ports_and_its_close_is_counted_and_a_parked_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("xen");
+        let _server = server::spawn(&socket, Options::new()).unwrap();
+        let attachment = Attachment::new(&socket, DomId(1), Arc::default()).unwrap();
+        let open = || Handle::open(Arc::clone(&attachment)).unwrap();
+        let (mut used, mut parked, unbound) = (open(), open(), open());
+        let port = used.bind_unbound(DomId(0)).unwrap();
+        parked.bind_unbound(DomId(0)).unwrap();
+        save(&socket, DomId(1)).unwrap().restore(DomId(2)).unwrap();
+        let bugs = || kernel_bugs(&socket).unwrap();
+        used.notify(port).unwrap();
+        used.unmask(port).unwrap();
+        drop(unbound);
+        assert_eq!(bugs(), 0, "these do no harm");
+        assert!(used.bind_unbound(DomId(0)).is_err());
+        assert_eq!(bugs(), 1);
+        assert!(used.unbind(port).is_err());
+        assert_eq!(bugs(), 2);
+        drop(used);
+        assert_eq!(bugs(), 3);
+        assert_eq!(parked.park().unwrap(), 0);
+        assert_eq!(bugs(), 3);
+        // What the kernel closes when the process ends.
+        let mut left = open();
+        left.bind_unbound(DomId(0)).unwrap();
+        save(&socket, DomId(2)).unwrap().restore(DomId(2)).unwrap();
+        left.parked = true;
+        drop(left);
+        drop(attachment);
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while bugs() < 4 {
+            assert!(std::time::Instant::now() < until);
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+}
