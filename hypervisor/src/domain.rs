@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::restores::Restores;
 #[cfg(feature = "sim")]
 use crate::sim;
-use crate::restores::Restores;
 use crate::store::native::NativeStore;
 use crate::store::{self, Store, StoreClient};
 use crate::{

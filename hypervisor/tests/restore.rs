@@ -193,7 +193,11 @@ fn a_connection_to_the_store_goes_on_under_the_new_number_and_its_watches_fire()
         store.write("data/before", "1").unwrap();
         store.watch("domid", "number").unwrap();
         store.watch("device/vif/0/backend", "backend").unwrap();
-        while store.next_event(Duration::from_millis(200)).unwrap().is_some() {}
+        while store
+            .next_event(Duration::from_millis(200))
+            .unwrap()
+            .is_some()
+        {}
         let saved = save(&world.socket, GUEST).unwrap();
         let mut toolstack = sim::store(&world.socket, BACK, StoreClient::Native).unwrap();
         toolstack
@@ -240,7 +244,9 @@ fn what_the_domain_granted_and_bound_is_gone_for_its_peer() {
     let mut back = world.back.events().unwrap();
     let far = back.bind_interdomain(GUEST, port).unwrap();
     let mut foreign = world.back.foreign(GUEST).unwrap();
-    let mapped = foreign.map(&[shared.reference(0)], Access::ReadWrite).unwrap();
+    let mapped = foreign
+        .map(&[shared.reference(0)], Access::ReadWrite)
+        .unwrap();
     world.restore(AFTER);
     let mut operations = [Copy {
         gref: shared.reference(1),
@@ -253,7 +259,9 @@ fn what_the_domain_granted_and_bound_is_gone_for_its_peer() {
     let mut local = LocalBuffer::new(8).unwrap();
     foreign.copy(&mut local, &mut operations).unwrap();
     assert!(!operations[0].status.is_okay());
-    assert!(foreign.map(&[shared.reference(0)], Access::ReadOnly).is_err());
+    assert!(foreign
+        .map(&[shared.reference(0)], Access::ReadOnly)
+        .is_err());
     assert!(world.back.foreign(GUEST).is_err(), "nobody has that number");
     // As with a peer that is gone: dropped silently.
     back.notify(far).unwrap();
@@ -264,7 +272,9 @@ fn what_the_domain_granted_and_bound_is_gone_for_its_peer() {
     assert_dead(&mut events, port);
     let again = world.guest.share(BACK, 2, Access::ReadWrite).unwrap();
     let mut foreign = world.back.foreign(AFTER).unwrap();
-    foreign.map(&[again.reference(1)], Access::ReadWrite).unwrap();
+    foreign
+        .map(&[again.reference(1)], Access::ReadWrite)
+        .unwrap();
 }
 
 #[test]

@@ -97,7 +97,9 @@ impl Vif {
     }
 
     /// Nothing is left, and no kernel broke.
-    fn assert_clean(self) {
+    fn assert_clean(mut self) {
+        // While the store still answers.
+        drop(self.backend.take());
         let counters = self.world.front.counters();
         assert_eq!(counters.grants, counters.revokes, "pages are left over");
         assert_eq!(kernel_bugs(&self.world.socket()).unwrap(), 0);

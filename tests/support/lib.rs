@@ -99,13 +99,18 @@ impl Process {
         let _ = self.child.wait();
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let _ = rustix::process::kill_process(pid, signal);
+    }
+
     /// Asks it to end, as an administrator does, and returns its exit code.
     ///
     /// # Panics
     /// If it does not end.
     pub fn terminate(&mut self) -> Option<i32> {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        self.signal(rustix::process::Signal::TERM);
         let status = wait_for("the end of a process", || {
             self.child.try_wait().ok().flatten()
         });

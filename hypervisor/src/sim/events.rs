@@ -56,12 +56,10 @@ impl Handle {
     }
 
     pub(crate) fn bind_unbound(&mut self, remote: DomId) -> Result<Port, Error> {
-        let answered = self
-            .attachment
-            .ask(Request::BindUnbound {
-                handle: self.number,
-                remote: remote.0,
-            })?;
+        let answered = self.attachment.ask(Request::BindUnbound {
+            handle: self.number,
+            remote: remote.0,
+        })?;
         self.bound(remote, answered)
     }
 
@@ -189,7 +187,10 @@ impl Drop for Handle {
         if self.parked {
             return;
         }
-        add(&self.attachment.counters.hypercalls, self.ports.len() as u64);
+        add(
+            &self.attachment.counters.hypercalls,
+            self.ports.len() as u64,
+        );
         let request = Request::CloseEvents {
             handle: self.number,
         };

@@ -20,7 +20,9 @@ impl Domains {
     pub(super) fn save(&mut self, id: DomId) -> Result<(), Status> {
         let domain = self.domains.get_mut(&id).ok_or(Status::NoSuchDomain)?;
         let ports: Vec<u32> = domain.ports.keys().copied().collect();
-        domain.handles.die(domain.ports.values().map(|port| port.handle));
+        domain
+            .handles
+            .die(domain.ports.values().map(|port| port.handle));
         domain.notices.clear();
         domain.table.revoke_all();
         for other in self.domains.values() {
