@@ -13,7 +13,7 @@
 //! ```
 //!
 //! After a restore or a migration there is no goodbye: the backend is another one, in InitWait, in a
-//! directory that knows nothing of us; see [`restore`].
+//! directory that knows nothing of us; see `restore`.
 //!
 //! Watch events are hints: whatever an event says, the key is read. Every wait has a deadline, and its
 //! error names the key. Everything is written before `state` is, so no transaction is needed.
