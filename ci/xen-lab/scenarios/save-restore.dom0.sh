@@ -21,6 +21,9 @@ traffic_again() {
     saw "$1: domain $old is $DOMID, traffic after $((gap / 10)).$((gap % 10)) s of guest time"
 }
 
+# restores WHEN: as counted by netfront, out of the statistics saved at that time.
+restores() { sed -n 's/^  "restores": \([0-9]*\).*/\1/p' "$RESULTS/stats-$1.json"; }
+
 # unharmed WHO: nothing in the guest's log that a kernel says of its own bugs.
 unharmed() {
     guest dmesg >"$RESULTS/dmesg-$1.txt"
@@ -48,10 +51,15 @@ for round in 1 2; do
     traffic_again "netfront, round $round"
     guest front_log >"$RESULTS/netfront.log"
     guest_must front_stats >"$RESULTS/stats-$round.json"
-    check "restores that netfront counted" "$round" "$(sed -n 's/^ *"restores": \([0-9]*\).*/\1/p' "$RESULTS/stats-$round.json" | tail -n 1)"
+    check "restores that netfront counted" "$round" "$(restores "$round")"
     check "handles that are parked" "$round" "$(guest keepers)"
     unharmed "netfront-$round"
 done
+# A checkpoint: the guest is saved and goes on as it is, with all its event channels. Nothing must be made anew.
+xl save -c "$GUEST_NAME" "$SAVED" >"$RESULTS/xl-save-c.txt" 2>&1 || fail "xl save -c: $(tail -n 1 "$RESULTS/xl-save-c.txt")"
+traffic_again "netfront, a checkpoint"
+guest_must front_stats >"$RESULTS/stats-checkpoint.json"
+check "restores that netfront counted after a checkpoint" 2 "$(restores checkpoint)"
 tcp_both 3
 guest_must pinging_stop
 guest_must front_stop

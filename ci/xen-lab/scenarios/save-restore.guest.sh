@@ -38,5 +38,13 @@ pinging_gap() {
     cat /run/lab/answered.last >/run/lab/answered
 }
 
-# Processes that hold a parked handle. Each is a shell and what it sleeps in.
-keepers() { grep -l xen-evtchn-keeper /proc/[0-9]*/cmdline 2>/dev/null | grep -v "/self/" | wc -l; }
+# Handles that are parked. Each is held by a shell, which leads its group, and by what it sleeps in.
+keepers() {
+    found=0
+    for file in $(grep -l xen-evtchn-keeper /proc/[0-9]*/cmdline 2>/dev/null); do
+        pid=${file#/proc/}
+        pid=${pid%/cmdline}
+        [ "$(cut -d' ' -f5 "/proc/$pid/stat" 2>/dev/null)" != "$pid" ] || found=$((found + 1))
+    done
+    echo "$found"
+}
