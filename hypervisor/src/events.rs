@@ -11,8 +11,8 @@
 //! - one from before a restore answers [`Error::Restored`] to everything, and when it is dropped it is
 //!   parked: a small process, the keeper, holds the open file, and our close is not the last.
 //!
-//! What remains is the moment between the look and the call: only the kernel itself can close that
-//! (`docs/evtchn-restore.md`). So does a process that is killed before it has parked.
+//! What remains is the moment between the look and the call, and a process that is killed before it has
+//! parked: only the kernel itself can help there (`docs/evtchn-restore.md`).
 
 use std::os::fd::{AsFd, BorrowedFd};
 

@@ -118,6 +118,10 @@ impl Builder {
 }
 
 /// A connected vif.
+///
+/// When its domain was restored or migrated, [`Self::change`] says [`Change::Restored`] and calls of the queue
+/// fail with an error for which [`Error::is_restore`] is true, whichever comes first: then
+/// [`Self::reconnect`]. [`crate::engine::serve`] does so by itself.
 #[derive(Debug)]
 pub struct Device {
     domain: Domain,
