@@ -107,12 +107,19 @@ impl Builder {
         stats: Arc<QueueStats>,
     ) -> Result<Device, Error> {
         loop {
+            let known = domain.look_for_restore()?;
             let connection = Connection::open(domain, self.vif)?;
-            match Device::establish(domain, self, connection, Arc::clone(&stats)) {
-                // In the middle of the handshake: the vif is another one now, and this one never was.
-                Err(error) if error.is_restore() => tracing::info!("{error}: connecting anew"),
-                other => return other,
+            let error = match Device::establish(domain, self, connection, Arc::clone(&stats)) {
+                Err(error) => error,
+                connected => return connected,
+            };
+            // In the middle of the handshake: the vif is another one now, whatever went wrong with the old.
+            if domain.look_for_restore()? == known {
+                return Err(error);
             }
+            tracing::info!(
+                "the domain was restored in the middle of the handshake ({error}): connecting anew"
+            );
         }
     }
 }

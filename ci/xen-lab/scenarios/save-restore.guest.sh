@@ -40,11 +40,9 @@ pinging_gap() {
 
 # Handles that are parked. Each is held by a shell, which leads its group, and by what it sleeps in.
 keepers() {
-    found=0
-    for file in $(grep -l xen-evtchn-keeper /proc/[0-9]*/cmdline 2>/dev/null); do
+    grep -l xen-evtchn-keeper /proc/[0-9]*/cmdline 2>/dev/null | while read -r file; do
         pid=${file#/proc/}
         pid=${pid%/cmdline}
-        [ "$(cut -d' ' -f5 "/proc/$pid/stat" 2>/dev/null)" != "$pid" ] || found=$((found + 1))
-    done
-    echo "$found"
+        [ "$(cut -d' ' -f5 "/proc/$pid/stat" 2>/dev/null)" != "$pid" ] || echo "$pid"
+    done | wc -l
 }

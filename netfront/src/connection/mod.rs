@@ -284,11 +284,11 @@ impl Connection {
             let backend_now = self.read(&keys::join(&self.frontend, keys::BACKEND))?;
             let state = self.backend_state()?;
             if state != XenbusState::Connected {
-                return Ok(Some(Change::BackendLeft(state)));
+                return self.left(state).map(Some);
             }
             if backend_now.as_deref() != Some(&self.backend) {
                 // Another backend, after a move of the vif.
-                return Ok(Some(Change::BackendLeft(XenbusState::Unknown)));
+                return self.left(XenbusState::Unknown).map(Some);
             }
             let carrier = self.read_carrier()?;
             if carrier != self.carrier {
@@ -305,6 +305,15 @@ impl Connection {
                 return Ok(None);
             }
         }
+    }
+
+    /// Why the backend is not what it was: the restore may have come between the look for it and the look
+    /// at the backend.
+    fn left(&mut self, state: XenbusState) -> Result<Change, Error> {
+        Ok(match self.restored()? {
+            true => Change::Restored,
+            false => Change::BackendLeft(state),
+        })
     }
 
     /// Says goodbye: Closing, Closed, each followed by the backend. Returns when the backend has let go

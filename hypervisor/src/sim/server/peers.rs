@@ -144,6 +144,14 @@ impl Peers {
                 return true;
             }
             let (id, file) = (connection.id, connection.file.as_fd());
+            // It may have been saved in this very round.
+            let still = match connection.kind {
+                Kind::Control => saved.stands_still(id),
+                Kind::Store(_) => store.is_saved(id),
+            };
+            if still && !ready.intersects(PollFlags::HUP | PollFlags::ERR) {
+                return true;
+            }
             let keep = match &mut connection.kind {
                 Kind::Control => serve_control(id, file, domains, store, listening, saved),
                 Kind::Store(framer) => serve_store(id, file, framer, store, ready),
