@@ -1,6 +1,7 @@
 # shellcheck shell=sh
 # front, the guest's side: our driver drives the vif; the kernel's netfront is not loaded.
 
+# front_start [OPTION...]: options of `netfront run`.
 front_start() {
     [ ! -d /sys/module/xen_netfront ] || { echo "the kernel's netfront is loaded"; return 1; }
     if [ ! -e /run/lab/netfront.log ]; then
@@ -8,7 +9,7 @@ front_start() {
         # On the console too: it comes out to the host even when the guest answers no more.
         tail -f /run/lab/netfront.log >/dev/console 2>/dev/null </dev/null &
     fi
-    netfront run --vif 0 --tap xn0 >>/run/lab/netfront.log 2>&1 </dev/null &
+    netfront run --vif 0 --tap xn0 "$@" >>/run/lab/netfront.log 2>&1 </dev/null &
     echo $! >/run/lab/netfront.pid
 }
 
