@@ -10,6 +10,7 @@ all_drivers() {
     driver kernel     kernel                kernel
     driver pool       "--policy pool"       kernel
     driver per-packet "--policy per-packet" kernel
+    driver pool-ours  "--policy pool"       netback-sim
 }
 
 # A few words a line: driver, test, seconds, datagrams sent, datagrams delivered, bytes delivered, CPU ns of
@@ -63,6 +64,7 @@ run_test() {
     test=$1
     shift
     files=$RESULTS/$name.$test
+    stage "$SCENARIO: $name $test"
     # A server whose client went away in the middle answers "busy".
     guest_must 'killall iperf3 2>/dev/null; sleep 0.2; iperf3 -s -D >/dev/null 2>&1; sleep 0.2'
     state before
