@@ -22,21 +22,18 @@ qemu_arguments() {
     xen="$xen sched=credit noreboot=1 loglvl=warning guest_loglvl=warning ${XEN_LAB_XEN_ARGUMENTS:-}"
     # shellcheck disable=SC2054 # the commas belong to QEMU
     local clock=(-accel "tcg,thread=multi" -cpu "$CPU" -smp 2)
-    [ "$VIRTUAL_TIME" = no ] || virtual_time
+    if [ "$VIRTUAL_TIME" = yes ]; then
+        # The machine's clock counts its instructions, 2^0 ns each, and jumps over idle time. One processor: with two
+        # the clock counts those of both, and Xen would charge a domain for time in which the other one is emulated.
+        # Without erms and fsrm nobody copies by `rep movsb`, of which each byte would count as an instruction.
+        # shellcheck disable=SC2054
+        clock=(-accel "tcg,thread=single" -icount "shift=0,sleep=off,align=off" -cpu "$CPU,-erms,-fsrm" -smp 1)
+    fi
     ARGUMENTS=("${clock[@]}" -m "$MEMORY"
         -nodefaults -no-reboot -display none -L "$ROOT/usr/share/qemu" -L "$ROOT/usr/share/seabios"
         -drive "file=$WORK/results.disk,format=raw,if=ide"
         -kernel "$CACHE/base/xen.elf" -append "$xen"
         -initrd "$ROOT/boot/vmlinuz-$KERNEL console=hvc0 quiet ${XEN_LAB_DOM0_ARGUMENTS:-},$WORK/dom0.img")
-}
-
-# virtual_time: the clock of the machine counts its instructions, 2^0 ns each, and jumps over idle time.
-virtual_time() {
-    # One processor: with two the clock counts the instructions of both, and while one of them is emulated
-    # Xen would charge the domain on the other for time in which it stands still.
-    # Without erms and fsrm nobody copies by `rep movsb`, of which each byte would count as an instruction.
-    # shellcheck disable=SC2034 # qemu_arguments has declared it
-    clock=(-accel "tcg,thread=single" -icount "shift=0,sleep=off,align=off" -cpu "$CPU,-erms,-fsrm" -smp "${XEN_LAB_SMP:-1}")
 }
 
 boot_for_a_person() {
