@@ -80,7 +80,12 @@ impl Vif {
         // A list that cannot be written back is refused: the guest would never learn which entry is bad.
         let told = memory.write_list(gref, &list);
         memory.kept.keep(prepared.filter(|_| told.is_some())?);
-        tracing::debug!(queue, added = list.len(), kept = memory.kept.len(), "pages stay mapped");
+        tracing::debug!(
+            queue,
+            added = list.len(),
+            kept = memory.kept.len(),
+            "pages stay mapped"
+        );
         Some((ControlStatus::Success, 0))
     }
 
@@ -89,7 +94,12 @@ impl Vif {
         let (queue, mut list) = self.list(queue, gref, entries)?;
         let memory = &mut self.memory;
         let removed = memory.kept.remove(&mut memory.foreign, queue, &mut list);
-        tracing::debug!(queue, removed, kept = memory.kept.len(), "pages are unmapped");
+        tracing::debug!(
+            queue,
+            removed,
+            kept = memory.kept.len(),
+            "pages are unmapped"
+        );
         let status = match memory.write_list(gref, &list) {
             Some(()) => ControlStatus::Success,
             None => ControlStatus::InvalidParameter,

@@ -22,11 +22,13 @@ use hypervisor::{Access, DomId, Domain, GrantRef, SharedPages};
 use xen_ring::Page;
 
 pub use growth::Growth;
+pub(crate) use growth::{Leaving, Order};
 pub use lease::Lease;
 pub(crate) use lease::{view, view_mut};
 pub use policy::PoolPolicy;
 pub use returns::Returns;
 
+use crate::control::entry;
 use crate::waker::Waker;
 use crate::Error;
 
@@ -340,6 +342,8 @@ impl Pool {
             // since there is no room for it in the lists.
             if self.granted + pages.len() <= self.config.limit {
                 self.adopt(pages);
+            } else {
+                self.growth.leave(Leaving::whole(&pages));
             }
         }
         self.refused |= self.growth.take_refusal();
@@ -350,12 +354,13 @@ impl Pool {
     }
 
     /// Frees one grown batch whose pages are all free, keeping the starting capacity.
-    /// For idle times: it walks the free list. Returns the pages freed.
+    /// For idle times: it walks the free list. Returns the pages freed, or on their way: those that the backend
+    /// keeps mapped are freed when it has let go.
     pub fn shrink(&mut self) -> usize {
         self.collect();
         // With less than two batches free, the one that goes would be asked for again at once.
         let spare = self.granted >= self.config.capacity + BATCH && self.free.len() >= 2 * BATCH;
-        if !spare || !self.config.policy.recycles() {
+        if !spare || !self.config.policy.recycles() || !self.growth.can_leave() {
             return 0;
         }
         let mut free_of = vec![0usize; self.batches.len()];
@@ -373,10 +378,23 @@ impl Pool {
             .partition::<Vec<_>, _>(|page| self.entry(page).batch as usize == number);
         self.free.extend(kept);
         let count = gone.len();
+        // Kept over the retiring: the backend may have these pages mapped, and must let go first.
+        let leaving = Leaving::of(gone.iter().map(|page| {
+            let entry = self.entry(page);
+            (entry.reference, entry.page.clone())
+        }));
         for page in gone {
             self.retire(page);
         }
+        self.growth.leave(leaving);
         count
+    }
+
+    /// All pages of the pool, for the backend to keep mapped.
+    pub(crate) fn announcement(&self) -> impl Iterator<Item = xen_ring::GrefEntry> + '_ {
+        let read_only = self.config.access == Access::ReadOnly;
+        let pages = self.entries.iter().flatten();
+        pages.map(move |page| entry(page.reference, read_only))
     }
 
     /// Where every page is.
@@ -413,6 +431,7 @@ impl Pool {
 
     fn grant(&mut self, count: usize) -> Result<(), Error> {
         let pages = self.domain.share(self.peer, count, self.config.access)?;
+        self.growth.grown(&pages);
         self.adopt(pages);
         Ok(())
     }
