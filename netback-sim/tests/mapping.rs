@@ -7,12 +7,11 @@ mod common;
 use std::collections::BTreeSet;
 
 use common::{until, Front, Shape, World, FRONT, PATIENCE};
-use hypervisor::{Access, DomId, Domain, GrantRef, Port, SharedPages};
+use hypervisor::{Access, DomId, Domain, Port, SharedPages};
 use netback_sim::peer::{Echo, Sink};
 use netback_sim::{BackendHandle, Config, Features, Peer, Reach, State};
 use xen_ring::{
     Control, ControlMessage, ControlRequest, ControlStatus, FrontRing, GrefEntry, Offload,
-    PAGE_SIZE,
 };
 
 const BACK: DomId = DomId(0);
@@ -67,7 +66,7 @@ impl Guest {
         let mut answer = None;
         until("an answer", || {
             answer = self.ring.pop().unwrap();
-            answer.is_some() || self.ring.final_check(1).unwrap() && false
+            answer.is_some()
         });
         let answer = answer.unwrap().response();
         assert_eq!((answer.id, answer.kind), (id, message.kind()));
@@ -114,7 +113,9 @@ impl Guest {
     }
 
     fn refs(pages: &SharedPages) -> Vec<u32> {
-        (0..pages.len()).map(|page| pages.reference(page).0).collect()
+        (0..pages.len())
+            .map(|page| pages.reference(page).0)
+            .collect()
     }
 
     /// Announces all pages of the data path: those to receive into, and those to send from, read-only.
@@ -146,7 +147,9 @@ fn echo(front: &mut Front, count: usize) {
     front.post(256);
     for seed in 0..count {
         let slots = seed % 3 + 1;
-        let mut frame: Vec<u8> = (0..200 + slots * 2000).map(|at| (at * 7 + seed) as u8).collect();
+        let mut frame: Vec<u8> = (0..200 + slots * 2000)
+            .map(|at| (at * 7 + seed) as u8)
+            .collect();
         frame[..12].fill(2);
         until("room", || {
             front.reap();
@@ -275,7 +278,10 @@ fn a_list_with_one_bad_entry_maps_nothing_and_says_which_it_was() {
         ((rx[0], false), "twice in the list"),
         ((rx[9], false), "mapped already"),
         ((revoked, false), "not granted any more"),
-        ((stranger.reference(0).0, false), "granted to another domain"),
+        (
+            (stranger.reference(0).0, false),
+            "granted to another domain",
+        ),
         ((tx[0], false), "granted read-only, wanted for writing"),
         ((0, false), "never granted"),
         ((u32::MAX, true), "beyond the table"),
@@ -388,7 +394,10 @@ fn pages_leave_one_by_one_and_the_others_stay_mapped() {
     assert!(counters.copies_granted > 0, "pages that left are copied");
     assert!(counters.copies_kept > 0, "the others are not");
     // And back again.
-    let entries: Vec<_> = leaving[..expected as usize].iter().map(|gref| (*gref, false)).collect();
+    let entries: Vec<_> = leaving[..expected as usize]
+        .iter()
+        .map(|gref| (*gref, false))
+        .collect();
     assert_eq!(guest.add(&entries).0, OK);
     assert_eq!(mapped(&backend), 512);
     backend.stop().unwrap();
@@ -400,7 +409,10 @@ fn a_page_announced_read_only_is_never_written() {
     let backend = serve(&world, Echo::new(), Reach::Copy);
     let mut guest = Guest::connect(world.guest());
     // Granted for writing, announced for reading, and posted to receive into.
-    let pages: Vec<_> = Guest::refs(&guest.front.rx_pages).into_iter().map(|gref| (gref, true)).collect();
+    let pages: Vec<_> = Guest::refs(&guest.front.rx_pages)
+        .into_iter()
+        .map(|gref| (gref, true))
+        .collect();
     assert_eq!(guest.add(&pages).0, OK);
     guest.front.post(256);
     let frame = [2; 100];
@@ -433,7 +445,6 @@ fn pages_whose_grants_the_guest_ends_while_they_are_mapped_do_no_harm() {
     let ((status, removed), _) = guest.del(&refs);
     assert_eq!(status, OK);
     assert_eq!((removed, mapped(&backend)), (5, 0));
-    let _ = GrantRef(0);
     assert_eq!(backend.counters().faults, 0);
 }
 
@@ -444,13 +455,20 @@ fn more_pages_than_the_backend_keeps_are_refused() {
     let domain = world.guest();
     let mut guest = Guest::connect(domain.clone());
     let pages = domain.share(BACK, 4100, Access::ReadWrite).unwrap();
-    let entries: Vec<_> = Guest::refs(&pages).into_iter().map(|gref| (gref, false)).collect();
+    let entries: Vec<_> = Guest::refs(&pages)
+        .into_iter()
+        .map(|gref| (gref, false))
+        .collect();
     for list in entries[..4000].chunks(500) {
         assert_eq!(guest.add(list).0, OK);
     }
     let (status, statuses) = guest.add(&entries[4000..]);
     assert_eq!((status, mapped(&backend)), (INVALID, 4000));
-    assert_eq!((statuses[95], statuses[96]), (0, 3), "the rest does not fit");
+    assert_eq!(
+        (statuses[95], statuses[96]),
+        (0, 3),
+        "the rest does not fit"
+    );
     assert_eq!(guest.add(&entries[4000..4096]).0, OK);
     assert_eq!(mapped(&backend), 4096);
 }
@@ -502,5 +520,4 @@ fn one_bad_page_in_a_batch_to_be_mapped_spoils_only_its_own_frame() {
     assert_eq!((counters.tx_packets, counters.tx_copy_failed), (7, 1));
     assert!(counters.maps_refused > 0);
     assert!(backend.wait_for(State::Connected, PATIENCE));
-    assert_eq!(PAGE_SIZE, 4096);
 }
