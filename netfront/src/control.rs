@@ -81,8 +81,8 @@ pub(crate) struct ControlRing {
     masked: Vec<Port>,
     asked: Option<Asked>,
     next_id: u16,
-    /// The two pages: kept for as long as the ring.
-    pages: [SharedPages; PAGES],
+    /// The ring's page and the one with lists: kept for as long as this.
+    pages: SharedPages,
 }
 
 impl ControlRing {
@@ -91,12 +91,7 @@ impl ControlRing {
     /// # Errors
     /// When a page, the channel or a thread cannot be had.
     pub fn open(domain: &Domain, peer: DomId, thread: &str) -> Result<Self, Error> {
-        // Each by itself: two pages shared together could only be freed together, but they are also found
-        // by an administrator one by one.
-        let pages = [
-            domain.share(peer, 1, Access::ReadWrite)?,
-            domain.share(peer, 1, Access::ReadWrite)?,
-        ];
+        let pages = domain.share(peer, PAGES, Access::ReadWrite)?;
         // The handle is for the control thread, which starts later, and Linux names an interrupt after the
         // thread that opened its handle.
         let mut events = std::thread::scope(|scope| {
@@ -109,8 +104,8 @@ impl ControlRing {
         })?;
         let port = events.bind_unbound(peer)?;
         Ok(Self {
-            ring: FrontRing::new(pages[0].page(0)),
-            list: pages[1].page(0),
+            ring: FrontRing::new(pages.page(0)),
+            list: pages.page(1),
             events,
             port,
             masked: Vec::with_capacity(1),
@@ -123,14 +118,14 @@ impl ControlRing {
     /// What to write to the store for it.
     pub fn keys(&self) -> ControlKeys {
         ControlKeys {
-            ring: self.pages[0].reference(0),
+            ring: self.pages.reference(0),
             port: self.port,
         }
     }
 
     /// The reference of the page with lists.
     pub fn list_reference(&self) -> u32 {
-        self.pages[1].reference(0).0
+        self.pages.reference(1).0
     }
 
     /// Writes a list of up to 512 entries; the rest of the page is left as it is.
