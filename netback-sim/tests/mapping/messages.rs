@@ -208,3 +208,92 @@ fn more_pages_than_the_backend_keeps_are_refused() {
     assert_eq!(guest.add(&entries[4000..4096]).0, OK);
     assert_eq!(mapped(&backend), 4096);
 }
+
+/// A small generator: each run takes the same steps.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (self.0 >> 33) as usize % limit
+    }
+}
+
+#[test]
+fn whatever_lists_a_guest_sends_the_backend_keeps_what_a_model_says() {
+    let world = World::new();
+    let backend = serve(&world, Sink::new(), Reach::Copy);
+    let mut guest = Guest::connect(world.guest());
+    let rx = Guest::refs(&guest.front.rx_pages);
+    let tx = Guest::refs(&guest.front.tx_pages);
+    let mut model = BTreeSet::new();
+    let mut dice = Dice(20_261_124);
+    let (mut added, mut refused) = (0, 0);
+    for step in 0..1500 {
+        let count = 1 + dice.below(6);
+        let entries: Vec<(u32, bool)> = (0..count)
+            .map(|_| match dice.below(60) {
+                0 => (u32::MAX - dice.below(9) as u32, false),
+                1 => (dice.below(8) as u32, true),
+                // Granted for reading only, whatever is asked.
+                2..20 => (tx[dice.below(40)], dice.below(20) > 0),
+                _ => (rx[dice.below(100)], dice.below(4) == 0),
+            })
+            .collect();
+        if dice.below(2) == 0 {
+            let mut new = BTreeSet::new();
+            let good =
+                |&(gref, read_only): &(u32, bool)| match (rx.contains(&gref), tx.contains(&gref)) {
+                    (false, false) => false,
+                    (_, is_tx) => read_only || !is_tx,
+                };
+            let fresh = entries
+                .iter()
+                .all(|(gref, _)| !model.contains(gref) && new.insert(*gref));
+            let wanted = fresh && entries.iter().all(good);
+            let (status, statuses) = guest.add(&entries);
+            assert_eq!(
+                status,
+                if wanted { OK } else { INVALID },
+                "step {step}: {entries:?}"
+            );
+            assert_eq!(
+                statuses.iter().all(|status| *status == 0),
+                wanted,
+                "step {step}"
+            );
+            if wanted {
+                model.extend(new);
+            }
+            *(if wanted { &mut added } else { &mut refused }) += 1;
+        } else {
+            let grefs: Vec<u32> = entries.iter().map(|(gref, _)| *gref).collect();
+            let statuses: Vec<u16> = grefs
+                .iter()
+                .map(|gref| if model.remove(gref) { 0 } else { 2 })
+                .collect();
+            let removed = statuses.iter().filter(|status| **status == 0).count();
+            assert_eq!(
+                guest.del(&grefs),
+                ((OK, removed as u32), statuses),
+                "step {step}: {grefs:?}"
+            );
+        }
+        let crossed = world.back.counters();
+        let rings = 3;
+        assert_eq!(
+            crossed.maps - crossed.unmaps,
+            model.len() as u64 + rings,
+            "step {step}"
+        );
+        assert_eq!(mapped(&backend), model.len() as u64, "step {step}");
+    }
+    assert!(
+        added > 100 && refused > 100,
+        "{added} added, {refused} refused"
+    );
+    assert_eq!(backend.counters().faults, 0);
+}

@@ -132,7 +132,8 @@ fn a_page_that_leaves_is_freed_only_after_the_backend_has_said_that_it_let_go() 
 
 #[test]
 fn nonsense_in_an_answer_ends_the_control_ring_and_not_the_traffic() {
-    let wrong: [(&str, fn(&mut ControlResponse)); 5] = [
+    type Spoil = fn(&mut ControlResponse);
+    let wrong: [(&str, Spoil); 5] = [
         ("an id that was not asked", |answer| answer.id ^= 0x55),
         ("another type", |answer| answer.kind = 9),
         ("a status that is none", |answer| {
