@@ -1,7 +1,7 @@
 //! The control ring: questions to the backend, one at a time, each answered within a deadline.
 //!
 //! Only the control thread asks; no packet ever waits for an answer. What comes back is judged here: an
-//! answer to something that was not asked is a [`Fault`]. A fault ends the use of the control ring and
+//! answer to something that was not asked is a fault. A fault ends the use of the control ring and
 //! nothing else, unless the ring itself is broken.
 //!
 //! Between questions the event channel stays masked, so a backend that rings it without end wakes nobody.
