@@ -71,4 +71,4 @@ pub use pool::{Lease, PoolPolicy};
 pub use queue::{Queue, QueueConfig, Wake};
 pub use stats::QueueStats;
 pub use waker::Waker;
-pub use xen_ring::{Checksum, Gso, GsoKind, Offload};
+pub use xen_ring::{Checksum, Corrupt, Gso, GsoKind, Offload};
