@@ -191,6 +191,23 @@ fn a_backend_that_does_not_answer_and_rings_without_end_keeps_nobody_from_anythi
 }
 
 #[test]
+fn an_answer_that_comes_after_its_deadline_is_of_no_use_any_more() {
+    let world = World::new();
+    let (mut device, mut hand) = Hand::meet(&world, QueueConfig::default());
+    let size = hand.asked();
+    // The deadline is 5 s.
+    thread::sleep(Duration::from_secs(6));
+    hand.carries(&mut device);
+    hand.answer(&size, ControlStatus::Success, 4096);
+    thread::sleep(Duration::from_millis(200));
+    assert!(
+        hand.ring.pop().unwrap().is_none(),
+        "nothing more is asked of one who answers too late"
+    );
+    assert_eq!((device.change(), mapped(&mut device)), (None, 0));
+}
+
+#[test]
 fn a_control_ring_that_is_broken_ends_the_connection_with_its_name() {
     let world = World::new();
     let (mut device, mut hand) = Hand::meet(&world, QueueConfig::default());
