@@ -61,13 +61,13 @@ impl Leaving {
     }
 
     /// All pages of a region.
-    pub(super) fn whole(pages: &SharedPages) -> Self {
+    pub(crate) fn whole(pages: &SharedPages) -> Self {
         Self::of((0..pages.len()).map(|page| (pages.reference(page), pages.page(page))))
     }
 }
 
 impl Growth {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             wanted: AtomicBool::new(false),
             refused: AtomicBool::new(false),
@@ -166,7 +166,7 @@ impl Growth {
     }
 
     /// Pages that the pool gave up. They are freed here and now, unless the backend may have them mapped.
-    pub(super) fn leave(&self, pages: Leaving) {
+    pub(crate) fn leave(&self, pages: Leaving) {
         if self.announces.load(Ordering::Acquire) {
             self.order(Order::Leaving(pages));
         }
