@@ -182,8 +182,10 @@ fn pump(device: &mut Device, consumer: &mut dyn Consumer, service: &Service) -> 
             }
             Wake::Called => {
                 while let Some(change) = device.change() {
-                    if let Change::BackendLeft(_) = change {
-                        return Ok(End::Left(change));
+                    match change {
+                        Change::BackendLeft(_) => return Ok(End::Left(change)),
+                        Change::Broken(corrupt) => return Ok(End::Broken(corrupt.into())),
+                        Change::Carrier(_) | Change::Mtu(_) => {}
                     }
                     tracing::info!("the link changed: {change:?}");
                     service.show(Some(*device.link()));

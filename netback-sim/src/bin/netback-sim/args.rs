@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
 use netback_sim::traffic::Sizes;
-use netback_sim::{Features, Mac};
+use netback_sim::{Features, Mac, Reach};
 
 /// Something failed; the message says what.
 pub const FAILED: u8 = 1;
@@ -104,6 +104,10 @@ pub struct Serve {
     /// Look for work so long before sleeping
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 20)]
     pub spin: u64,
+    /// How to reach pages that the guest has not announced with grant mapping messages: `copy` is
+    /// one grant copy call a batch, `map` maps the pages of a batch and unmaps them again
+    #[arg(long, value_name = "copy|map", default_value_t = Reach::Copy)]
+    pub reach: Reach,
     /// Start every frame at offset 0 of its page, as the kernel does; slower
     #[arg(long)]
     pub no_stagger: bool,
