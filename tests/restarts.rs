@@ -49,7 +49,8 @@ impl Stage {
         Process::start("netfront", &args, &self.log("frontend"))
     }
 
-    /// Waits until the driver is connected for at least the `connections`th time and packets pass both ways.
+    /// Waits until the driver is connected for at least the `connections`th time, packets pass both ways, and the
+    /// backend keeps pages mapped: whoever is killed now leaves mappings behind.
     fn wait_for_traffic(&self, connections: u64) -> Value {
         let packets = |report: &Value| report["counters"]["tx_packets"].as_u64().unwrap();
         let connected = wait_for("a connection", || {
@@ -58,7 +59,10 @@ impl Stage {
             })
         });
         wait_for("traffic", || {
-            stats(&self.socket).filter(|report| packets(report) > packets(&connected) + 100)
+            stats(&self.socket).filter(|report| {
+                packets(report) > packets(&connected) + 100
+                    && report["counters"]["gref_mapped"].as_u64() >= Some(768)
+            })
         })
     }
 }

@@ -8,8 +8,8 @@ use crate::sim;
 use crate::store::native::NativeStore;
 use crate::store::{self, Store, StoreClient};
 use crate::{
-    events, foreign, shared, xen, Access, Counters, Counts, DomId, Error, EventChannels,
-    ForeignMemory, SharedPages,
+    events, foreign, shared, xen, Access, Counters, Counts, DomId, DomainInfo, Error,
+    EventChannels, ForeignMemory, SharedPages,
 };
 
 /// This domain, on Xen or on the simulated Xen. All clones are the same domain.
@@ -247,6 +247,25 @@ impl Domain {
                 what: "Raising the limit of shared pages",
                 by: "the simulated Xen",
                 hint: "start it with another limit",
+            }),
+        }
+    }
+
+    /// Every domain of the machine, in the order of their numbers: for dom0 alone, through the
+    /// libxenctrl of Xen 4.17. It blocks for some hypercalls; not for the data path.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`] in another domain, with another release of Xen or without its
+    /// library; [`Error::Unsupported`] on the simulation, which gives nobody processor time.
+    pub fn list_domains(&self) -> Result<Vec<DomainInfo>, Error> {
+        match &self.ground {
+            Ground::Xen => xen::domains::list(&self.counters),
+            #[cfg(feature = "sim")]
+            Ground::Sim(_) => Err(Error::Unsupported {
+                what: "The list of domains with their CPU time",
+                by: "the simulated Xen",
+                hint: "its domains are processes: ask the kernel (`ps`)",
             }),
         }
     }

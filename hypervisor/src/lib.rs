@@ -6,6 +6,7 @@
 //! | [`Domain`] | the ground a domain stands on; everything else is made by it |
 //! | [`SharedPages`] | own pages, granted once to one peer |
 //! | [`ForeignMemory`] | pages of a peer: mapped, or copied in batches |
+//! | [`DomainInfo`] | what dom0 may know of every domain: its CPU time |
 //! | [`EventChannels`] | the doorbells of one thread |
 //! | [`store`] | xenstore: the trait [`Store`] and its clients |
 //! | [`sim`] | the simulated Xen: its server, and what stands in for hypercalls |
@@ -26,6 +27,7 @@
 
 mod counters;
 mod domain;
+mod domain_info;
 mod error;
 mod events;
 mod foreign;
@@ -42,6 +44,7 @@ mod xen;
 
 pub use counters::Counts;
 pub use domain::Domain;
+pub use domain_info::DomainInfo;
 pub use error::Error;
 pub use events::EventChannels;
 pub use foreign::{Copy, CopyStatus, Direction, ForeignMemory, LocalBuffer, MappedPages};

@@ -16,6 +16,7 @@ use crate::counters::{Counters, Snapshot};
 use crate::features::Features;
 use crate::keys::{KeyError, Paths};
 use crate::peer::Peer;
+use crate::reach::Reach;
 use crate::state::State;
 use crate::toolstack::Toolstack;
 use crate::traffic;
@@ -51,6 +52,8 @@ pub struct Config {
     /// directories exist, as on Xen, and the toolstack's script says when the interface is in its
     /// place: Connected is shown only after that.
     pub toolstack: Option<Toolstack>,
+    /// How pages are reached that the guest has not announced.
+    pub reach: Reach,
     /// Start frames at different cache lines of their pages. netback starts them all at 0.
     pub stagger: bool,
     /// How long to look for work before sleeping: to be woken takes longer than that.
@@ -80,6 +83,7 @@ impl Config {
             handle: 0,
             features: Features::default(),
             toolstack: Some(Toolstack::default()),
+            reach: Reach::default(),
             stagger: true,
             spin: Duration::from_micros(20),
             close_patience: Duration::from_secs(1),

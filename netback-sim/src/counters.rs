@@ -58,10 +58,22 @@ counters! {
     checksums_filled,
     /// Control messages answered.
     control_messages,
-    /// Copy calls.
+    /// Pages of the guest that stay mapped now, since it has announced them.
+    gref_mapped,
+    /// Pieces of frames copied through a mapping that is kept: no call was needed.
+    copies_kept,
+    /// Pieces of frames copied by the hypervisor (grant copy).
+    copies_granted,
+    /// Pieces of frames copied through a mapping made for their batch only.
+    copies_mapped,
+    /// Grant copy calls of the data path.
     copy_calls,
     /// Copy calls that failed as a whole.
     copy_calls_failed,
+    /// Calls of the data path that map the pages of a batch, or unmap them.
+    map_calls,
+    /// Batches that could not be mapped as a whole, and were copied by the hypervisor instead.
+    maps_refused,
     /// Notifications sent.
     notifications,
     /// Batches published without a notification, since the guest was awake.
@@ -91,6 +103,12 @@ impl Counter {
     pub(crate) fn add(&self, n: u64) {
         let old = self.0.load(Ordering::Relaxed);
         self.0.store(old.wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// For what is a level, not a count.
+    #[inline]
+    pub(crate) fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
     }
 
     pub(crate) fn get(&self) -> u64 {

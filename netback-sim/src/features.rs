@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// Features that a backend announces in its directory. The defaults are those of Linux's netback.
+/// Features that a backend announces in its directory. The defaults are those of Linux's netback, and
+/// grant mapping, which is ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Features {
     /// Frames over several slots (`feature-sg`).
@@ -23,6 +24,9 @@ pub struct Features {
     pub dynamic_multicast_control: bool,
     /// The control ring (`feature-ctrl-ring`).
     pub ctrl_ring: bool,
+    /// Pages that the guest announces over the control ring stay mapped. No upstream backend does
+    /// that, and there is no key for it: without it the messages are answered "not supported".
+    pub gref_mapping: bool,
     /// Queues at most (`multi-queue-max-queues`); 0 leaves the key out, as old backends do.
     pub multi_queue_max: u16,
 }
@@ -40,6 +44,7 @@ impl Default for Features {
             multicast_control: true,
             dynamic_multicast_control: true,
             ctrl_ring: true,
+            gref_mapping: true,
             multi_queue_max: processors.min(usize::from(QUEUES_MAX)) as u16,
         }
     }
@@ -61,12 +66,13 @@ impl Features {
             multicast_control: false,
             dynamic_multicast_control: false,
             ctrl_ring: false,
+            gref_mapping: false,
             multi_queue_max: 0,
         }
     }
 
     /// The names by which [`Features::switch_off`] knows the features.
-    pub const NAMES: [&'static str; 10] = [
+    pub const NAMES: [&'static str; 11] = [
         "sg",
         "gso-tcpv4",
         "gso-tcpv6",
@@ -76,6 +82,7 @@ impl Features {
         "multicast-control",
         "dynamic-multicast-control",
         "ctrl-ring",
+        "gref-mapping",
         "multi-queue",
     ];
 
@@ -94,6 +101,7 @@ impl Features {
             "multicast-control" => self.multicast_control = false,
             "dynamic-multicast-control" => self.dynamic_multicast_control = false,
             "ctrl-ring" => self.ctrl_ring = false,
+            "gref-mapping" => self.gref_mapping = false,
             "multi-queue" => self.multi_queue_max = 0,
             _ => {
                 return Err(UnknownFeature {

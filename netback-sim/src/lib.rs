@@ -6,6 +6,7 @@
 //!
 //! - [`backend`]: start one, watch it, stop it.
 //! - [`features`], [`toolstack`]: what it offers, and what an administrator says of the vif.
+//! - [`reach`]: how it gets at the guest's pages.
 //! - [`peer`]: the other end of the wire. [`frame`]: how frames get there.
 //! - [`traffic`]: frames that can be verified.
 //! - [`keys`]: the store; the only file that knows a path. [`state`]: what is shown there.
@@ -34,6 +35,7 @@ pub mod keys;
 mod offload;
 mod packet;
 pub mod peer;
+pub mod reach;
 pub mod state;
 pub mod toolstack;
 pub mod traffic;
@@ -45,5 +47,6 @@ pub use backend::{Backend, BackendHandle, Config, Error, Summary};
 pub use counters::Snapshot;
 pub use features::{Features, FrontFeatures};
 pub use peer::Peer;
+pub use reach::Reach;
 pub use state::State;
 pub use toolstack::{Mac, Toolstack};

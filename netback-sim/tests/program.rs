@@ -184,15 +184,17 @@ fn damaged_frames_and_a_broken_guest_have_exit_codes_of_their_own() {
     assert!(report["fault"].as_str().unwrap().contains("producer index"));
 }
 
+/// The exit code and the complaint of a program that ends by itself.
+fn run(arguments: &[&str]) -> (Option<i32>, String) {
+    let output = Command::new(PROGRAM).args(arguments).output().unwrap();
+    (
+        output.status.code(),
+        String::from_utf8(output.stderr).unwrap(),
+    )
+}
+
 #[test]
 fn wrong_arguments_and_impossible_sockets_are_told_apart() {
-    let run = |arguments: &[&str]| {
-        let output = Command::new(PROGRAM).args(arguments).output().unwrap();
-        (
-            output.status.code(),
-            String::from_utf8(output.stderr).unwrap(),
-        )
-    };
     assert_eq!(run(&["serve"]).0, Some(2));
     assert_eq!(run(&["serve", "--sim", "s", "--generate", "5"]).0, Some(2));
     let xen = Xen::start();
@@ -207,6 +209,16 @@ fn wrong_arguments_and_impossible_sockets_are_told_apart() {
         stderr.contains("simulated-xen --sim /proc/no-such/socket"),
         "{stderr}"
     );
+}
+
+#[test]
+fn off_xen_the_list_of_domains_is_refused_with_what_is_missing() {
+    if Path::new("/proc/xen").exists() || Path::new("/dev/xen").exists() {
+        return;
+    }
+    let (code, stderr) = run(&["domains", "--json"]);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("no Xen domain"), "{stderr}");
 }
 
 /// The simulated Xen that a `serve` has started on this socket.

@@ -128,7 +128,7 @@ fn every_control_message_gets_an_answer() {
 
     let messages = [
         ControlMessage::GetHashFlags,
-        ControlMessage::GetGrefMappingSize { queue: 0 },
+        ControlMessage::SetHashAlgorithm(1),
         ControlMessage::Unknown {
             kind: 77,
             data: [1, 2, 3],
@@ -151,7 +151,7 @@ fn every_control_message_gets_an_answer() {
     let refused = ControlStatus::NotSupported;
     assert_eq!(
         answers,
-        [(500, 1, refused), (501, 8, refused), (502, 77, refused)]
+        [(500, 1, refused), (501, 7, refused), (502, 77, refused)]
     );
     assert_eq!(backend.counters().control_messages, 3);
 }

@@ -8,7 +8,7 @@ use std::error::Error;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use netfront::{Device, Offload, Packet, Queue, SendError};
+use netfront::{Change, Device, Offload, Packet, Queue, SendError};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let address: Ipv4Addr = common::option("--address")
@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         queue.wait(Duration::from_secs(1))?;
         while let Some(change) = device.change() {
             println!("{change:?}");
-            if let netfront::Change::BackendLeft(_) = change {
+            if let Change::BackendLeft(_) | Change::Broken(_) = change {
                 // Everything is negotiated anew; nothing of the old connection is left.
                 device = device.reconnect().map_err(|failed| match failed.error {
                     Some(error) => error.to_string(),

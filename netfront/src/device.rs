@@ -12,12 +12,13 @@ use std::time::Duration;
 
 use hypervisor::Domain;
 
-use crate::connection::{Change, Connection, Features, Wants};
+use crate::connection::{Change, Connection, Features, Offer, Wants};
 use crate::queue::{Queue, QueueConfig};
 use crate::stats::QueueStats;
 use crate::Error;
 
-use control::Control;
+use crate::control::{ControlRing, Mapping};
+use control::{Control, Held};
 
 /// How long each step of the handshake may take, unless told otherwise.
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -164,6 +165,9 @@ impl Device {
             ..builder.wants
         };
         stats.restores.set(domain.restores());
+        // First: its two pages are few, and the pools take what is left.
+        let control_ring = open_control_ring(domain, builder, &offer);
+        connection.control_ring(control_ring.as_ref().map(ControlRing::keys));
         let mut queue = Queue::open(domain, offer.backend_id, &config, split, stats)?;
         let met = connection
             .publish(&queue.keys(), &offer.features, &wants)
@@ -190,10 +194,23 @@ impl Device {
             untrusted = config.untrusted,
             "vif {} is connected", builder.vif
         );
-        let control = match Control::start(domain, &offer, builder.vif, connection, &queue) {
+        let mapping = control_ring.map(|ring| {
+            let stats = Arc::clone(queue.stats());
+            Mapping::new(ring, queue.announcement(), queue.growth(), stats)
+        });
+        let held = Held {
+            connection,
+            mapping,
+        };
+        let control = match Control::start(domain, &offer, builder.vif, held, &queue) {
             Ok(control) => control,
-            Err((error, connection)) => {
-                goodbye(*connection, &mut queue, builder.deadline);
+            Err((error, held)) => {
+                let Held {
+                    connection,
+                    mapping,
+                } = *held;
+                goodbye(connection, &mut queue, builder.deadline);
+                drop(mapping);
                 return Err(error);
             }
         };
@@ -220,7 +237,9 @@ impl Device {
     pub fn change(&mut self) -> Option<Change> {
         let change = self.control.change()?;
         match change {
-            Change::BackendLeft(_) | Change::Restored => self.link.carrier = false,
+            Change::BackendLeft(_) | Change::Broken(_) | Change::Restored => {
+                self.link.carrier = false;
+            }
             Change::Carrier(carrier) => self.link.carrier = carrier,
             Change::Mtu(mtu) => self.link.mtu = mtu,
         }
@@ -249,7 +268,8 @@ impl Device {
         let stats = Arc::clone(queue.stats());
         queue.stop();
         let mut error = None;
-        if let Some(mut connection) = control.stop() {
+        let mut held = control.stop();
+        if let Some(Held { connection, .. }) = &mut held {
             // Whoever interrupts the handshake still wants a goodbye.
             connection.interrupt_by(Arc::default());
             if let Err(failed) = connection.close(builder.deadline) {
@@ -259,7 +279,7 @@ impl Device {
         }
         // Freed only now: the backend has let go, or had its time. What it still maps the kernel keeps
         // from being used again.
-        drop(queue);
+        drop((queue, held));
         stats.restores.set(domain.restores());
         Reconnect {
             domain,
@@ -276,6 +296,19 @@ impl Device {
     pub fn close(self) -> Result<(), Error> {
         self.disconnect().error.map_or(Ok(()), Err)
     }
+}
+
+/// The control ring, if it is offered and of use. Without one everything goes on, so a failure is only told.
+fn open_control_ring(domain: &Domain, builder: &Builder, offer: &Offer) -> Option<ControlRing> {
+    // Pages that are freed after each packet are not worth a mapping.
+    let wanted = builder.wants.grant_mapping && builder.queue.policy.recycles();
+    if !wanted || !offer.features.ctrl_ring {
+        return None;
+    }
+    let thread = control::thread_name(builder.vif);
+    ControlRing::open(domain, offer.backend_id, &thread)
+        .inspect_err(|error| tracing::warn!("doing without a control ring: {error}"))
+        .ok()
 }
 
 /// After a handshake that failed. The backend may have mapped the rings: it lets go of them before they are

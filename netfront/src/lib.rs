@@ -19,6 +19,7 @@
 //! | module | what is in it |
 //! | --- | --- |
 //! | [`connection`] | the store: both sides' states, what is offered and asked for |
+//! | [`control`] | the control ring: which pages the backend keeps mapped |
 //! | [`device`] | a connected vif, and the control thread that watches it |
 //! | [`pool`] | granted pages: where each is, growth, policies |
 //! | [`queue`] | the rings with their pages and event channels, owned by one thread |
@@ -49,6 +50,7 @@
 
 pub mod connection;
 pub mod consumer;
+pub mod control;
 pub mod device;
 pub mod engine;
 mod error;
@@ -69,4 +71,4 @@ pub use pool::{Lease, PoolPolicy};
 pub use queue::{Queue, QueueConfig, Wake};
 pub use stats::QueueStats;
 pub use waker::Waker;
-pub use xen_ring::{Checksum, Gso, GsoKind, Offload};
+pub use xen_ring::{Checksum, Corrupt, Gso, GsoKind, Offload};

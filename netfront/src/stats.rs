@@ -1,6 +1,6 @@
 //! Every counter, once. Text, JSON and whatever comes later are views of this table.
 //!
-//! A counter has one writer, the thread that owns the queue; others read. So adding is a load and a
+//! A counter has one writer, the thread that owns the queue (of `gref_mapped` the control thread); others read. So adding is a load and a
 //! store, not an atomic read-modify-write.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -148,6 +148,8 @@ counters! {
     pool_leased,
     /// Pages withdrawn because the backend may still hold them.
     pool_quarantined,
+    /// Pages that the backend keeps mapped now, since they were announced over the control ring.
+    gref_mapped,
 }
 
 impl QueueStats {

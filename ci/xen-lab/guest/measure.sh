@@ -54,9 +54,11 @@ file_both() {
     mkdir -p /tmp/www
     dd if=/dev/urandom of=/tmp/www/file bs=1M count="$1" 2>/dev/null
     sum=$(sha256sum </tmp/www/file | cut -d' ' -f1)
+    # One of an earlier file holds the port.
+    killall httpd 2>/dev/null
     httpd -p 8080 -h /tmp/www
     export GUEST_DEADLINE=90
-    guest_must 'mkdir -p /tmp/www && wget -q -O /tmp/www/file http://10.77.0.1:8080/file && httpd -p 8080 -h /tmp/www'
+    guest_must 'mkdir -p /tmp/www && wget -q -O /tmp/www/file http://10.77.0.1:8080/file && { killall httpd 2>/dev/null; httpd -p 8080 -h /tmp/www; }'
     check "sha256 of $1 MiB in the guest" "$sum" "$(guest 'sha256sum </tmp/www/file | cut -d" " -f1')"
     unset GUEST_DEADLINE
     timeout 90 wget -q -O /tmp/back http://10.77.0.2:8080/file || fail "the file did not come back from the guest"

@@ -44,6 +44,12 @@ prepare_base_images() {
     printf '%s\n' "$stamp" >"$CACHE/base.is"
 }
 
+# put_scenarios TREE SIDE: the lab's own, which those of another folder may source, and then theirs.
+put_scenarios() {
+    cp "$LAB"/scenarios/*."$2.sh" "$1/lab/scenarios/"
+    [ "$SCENARIO_FOLDER" = "$LAB/scenarios" ] || cp "$SCENARIO_FOLDER"/*."$2.sh" "$1/lab/scenarios/"
+}
+
 # The parts of this run: scripts, scenarios, the guest's configuration, the programs under test.
 build_images() {
     local guest=$WORK/guest dom0=$WORK/dom0 scenario file parts
@@ -52,7 +58,7 @@ build_images() {
 
     put_file "$guest" "$LAB/guest/guest.init" /init
     for file in agent.sh witness.sh kernel.sh; do put_file "$guest" "$LAB/guest/$file" "/lab/$file"; done
-    cp "$LAB"/scenarios/*.guest.sh "$guest/lab/scenarios/"
+    put_scenarios "$guest" guest
     put_netfront "$guest"
     put_guest_programs "$guest"
     chmod +x "$guest/init"
@@ -66,7 +72,7 @@ build_images() {
     put_file "$dom0" "$LAB/guest/dom0.init" /init
     for file in lab.sh talk.sh measure.sh capture.sh kernel.sh backend.sh scenario.sh profile.sh hello; do put_file "$dom0" "$LAB/guest/$file" "/lab/$file"; done
     put_file "$dom0" "$LAB/guest/vif-lab" /etc/xen/scripts/vif-lab
-    cp "$LAB"/scenarios/*.dom0.sh "$dom0/lab/scenarios/"
+    put_scenarios "$dom0" dom0
     cp "$LAB"/guests/*.cfg "$dom0/lab/guests/"
     put_netfront "$dom0"
     put_netback_sim "$dom0"
@@ -76,6 +82,7 @@ build_images() {
         printf 'GUEST=%s\n' "$GUEST"
         printf 'SHELL_WANTED=%s\n' "$SHELL_WANTED"
         printf 'SCENARIO_DEADLINE=%s\n' "$SCENARIO_DEADLINE"
+        [ ${#VARIABLES[@]} -eq 0 ] || printf '%s\n' "${VARIABLES[@]}"
     } >"$dom0/lab/settings"
     for scenario in "${SCENARIOS[@]}"; do printf '%s\n' "$scenario"; done >"$dom0/lab/plan"
     cp "$ROOT/boot/vmlinuz-$KERNEL" "$dom0/boot/vmlinuz"

@@ -88,5 +88,8 @@ prepare_packages() {
         printf '%s\n' "$wanted" >"$CACHE/root.is"
     fi
     KERNEL=$(basename "$(echo "$ROOT"/lib/modules/*)")
-    say "packages: Xen 4.17, Linux $KERNEL, $(tool qemu-system-x86_64 --version | sed -n '1s/^QEMU emulator version \([^ ]*\).*/QEMU \1/p')"
+    QEMU_VERSION=$(tool qemu-system-x86_64 --version | sed -n '1s/^QEMU emulator version \([^ ]*\).*/\1/p')
+    say "packages: Xen 4.17, Linux $KERNEL, QEMU $QEMU_VERSION"
+    # With the results: figures without the versions that made them are worth little.
+    printf 'linux %s\nqemu %s\n' "$KERNEL" "$QEMU_VERSION" >"$OUT/versions.txt"
 }

@@ -1,7 +1,7 @@
 # shellcheck shell=sh
 # front, the guest's side: our driver drives the vif; the kernel's netfront is not loaded.
 
-# front_start [OPTION...]: starts it, where the kernel's netfront is not loaded.
+# front_start [OPTION...]: options of `netfront run`, where the kernel's netfront is not loaded.
 front_start() {
     [ ! -d /sys/module/xen_netfront ] || { echo "the kernel's netfront is loaded"; return 1; }
     front_starts "$@"

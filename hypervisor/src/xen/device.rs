@@ -9,6 +9,9 @@ use rustix::process::{getegid, geteuid, getgroups};
 
 use crate::Error;
 
+/// What the kernel says of this domain's rights: "control_d" in dom0, nothing in a guest.
+const CAPABILITIES: &str = "proc/xen/capabilities";
+
 /// The limit of gntalloc, in pages, for all processes together.
 const GRANT_LIMIT: &str = "sys/module/xen_gntalloc/parameters/limit";
 
@@ -21,6 +24,8 @@ pub(super) enum Device {
     Gntalloc,
     /// Pages of other domains.
     Gntdev,
+    /// Hypercalls of dom0's tools.
+    Privcmd,
 }
 
 impl Device {
@@ -29,6 +34,7 @@ impl Device {
             Device::Evtchn => "dev/xen/evtchn",
             Device::Gntalloc => "dev/xen/gntalloc",
             Device::Gntdev => "dev/xen/gntdev",
+            Device::Privcmd => "dev/xen/privcmd",
         }
     }
 
@@ -37,6 +43,7 @@ impl Device {
             Device::Evtchn => "xen-evtchn",
             Device::Gntalloc => "xen-gntalloc",
             Device::Gntdev => "xen-gntdev",
+            Device::Privcmd => "xen-privcmd",
         }
     }
 
@@ -135,6 +142,23 @@ fn check_under(root: &Path) -> Result<(), Error> {
             hint: "remove it and load the kernel module xen-evtchn".into(),
         }),
         Err(source) => Err(Device::Evtchn.refused_under(root, source)),
+    }
+}
+
+/// Whether this domain is the one that the hypervisor answers questions about others.
+pub(super) fn check_control_domain() -> Result<(), Error> {
+    check_control_domain_under(Path::new("/"))
+}
+
+fn check_control_domain_under(root: &Path) -> Result<(), Error> {
+    match fs::read_to_string(root.join(CAPABILITIES)) {
+        Ok(text) if !text.contains("control_d") => Err(Error::Unavailable {
+            wanted: "The list of domains".into(),
+            found: format!("this domain is not dom0 (/{CAPABILITIES} does not say control_d)"),
+            hint: "run this in dom0".into(),
+        }),
+        // Without xenfs nobody knows; the hypervisor will say.
+        _ => Ok(()),
     }
 }
 
@@ -256,6 +280,15 @@ mod tests {
     fn a_node_without_a_driver_is_told_from_a_missing_node() {
         let error = Device::Gntdev.refused(io::Error::from_raw_os_error(NO_DEVICE));
         assert!(error.to_string().contains("no driver"), "{error}");
+    }
+
+    #[test]
+    fn a_guest_is_told_that_only_dom0_sees_all_domains() {
+        let check = |text| check_control_domain_under(root(&[(CAPABILITIES, text)]).path());
+        assert!(check("control_d\n").is_ok());
+        let text = check("").unwrap_err().to_string();
+        assert!(text.contains("run this in dom0"), "{text}");
+        assert!(check_control_domain_under(root(&[]).path()).is_ok());
     }
 
     #[test]

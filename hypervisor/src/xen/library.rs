@@ -11,6 +11,7 @@ use std::os::fd::BorrowedFd;
 use std::ptr::{self, NonNull};
 use std::sync::OnceLock;
 
+use xen_sys::ctrl::{xc_domaininfo_t, xc_interface, Control};
 use xen_sys::evtchn::EventChannel;
 use xen_sys::gnttab::{xengntdev_handle, xengnttab_grant_copy_segment_t, GrantTable};
 use xen_sys::toollog::{__va_list_tag, xentoollog_level, xentoollog_logger};
@@ -18,6 +19,9 @@ use xen_sys::{Library, LoadError};
 
 use super::device::Device;
 use crate::{Access, DomId, Error, GrantRef, Port};
+
+/// What the hypervisor says of one domain.
+pub(super) type DomainRecord = xc_domaininfo_t;
 
 /// One operation of a batch of copies, as the kernel takes it.
 pub(super) type Segment = xengnttab_grant_copy_segment_t;
@@ -32,6 +36,22 @@ fn grant_table() -> Result<&'static GrantTable, Error> {
 pub(super) fn event_channel() -> Result<&'static EventChannel, Error> {
     static TABLE: OnceLock<EventChannel> = OnceLock::new();
     loaded(&TABLE)
+}
+
+/// The functions of libxenctrl, of the one release whose structures this program knows.
+fn control() -> Result<&'static Control, Error> {
+    static TABLE: OnceLock<Control> = OnceLock::new();
+    loaded(&TABLE).map_err(|error| match error {
+        Error::Unavailable { wanted, found, .. } => Error::Unavailable {
+            wanted,
+            found,
+            hint: format!(
+                "install the Debian package {}; this program reads the lists of no other release of Xen",
+                Control::PACKAGE
+            ),
+        },
+        other => other,
+    })
 }
 
 /// A failure is not kept: the package may be installed while we run.
@@ -282,6 +302,55 @@ impl Drop for Reaching {
         if let Ok(table) = grant_table() {
             // SAFETY: nothing else holds the handle any more.
             unsafe { table.xengnttab_close(self.handle.as_ptr()) };
+        }
+    }
+}
+
+/// The hypervisor as dom0's tools see it. Not for several threads: the library keeps buffers in it.
+#[derive(Debug)]
+pub(super) struct Machine {
+    handle: NonNull<xc_interface>,
+}
+
+impl Machine {
+    /// So many domains at most are told by one call.
+    const BATCH: usize = 64;
+
+    /// The library itself opens its node with O_CLOEXEC.
+    pub(super) fn open() -> Result<Self, Error> {
+        // SAFETY: the logger lives for ever; both places for one may hold the same.
+        let handle = unsafe { control()?.xc_interface_open(logger(), logger(), 0) };
+        NonNull::new(handle)
+            .map(|handle| Machine { handle })
+            .ok_or_else(|| Device::Privcmd.refused(io::Error::last_os_error()))
+    }
+
+    /// The domains whose numbers are `first` or more, in order, 64 at most; none at the end.
+    pub(super) fn domains_from(&self, first: u32) -> io::Result<Vec<DomainRecord>> {
+        let control = control().map_err(io::Error::other)?;
+        let mut records = Vec::<DomainRecord>::with_capacity(Self::BATCH);
+        // SAFETY: there is room for `BATCH` records.
+        let count = unsafe {
+            control.xc_domain_getinfolist(
+                self.handle.as_ptr(),
+                first,
+                Self::BATCH as u32,
+                records.as_mut_ptr(),
+            )
+        };
+        let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+        // SAFETY: the call has written `count` records, and was told not to write more than there is
+        // room for.
+        unsafe { records.set_len(count.min(Self::BATCH)) };
+        Ok(records)
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if let Ok(control) = control() {
+            // SAFETY: nothing else holds the handle any more.
+            unsafe { control.xc_interface_close(self.handle.as_ptr()) };
         }
     }
 }

@@ -8,6 +8,7 @@
 //! | `memory` | where mappings become pages: own ones shared, those of a peer mapped or copied |
 //! | `events` | event channels |
 //! | `keeper` | a process that holds an event channel handle which must not be closed |
+//! | `domains` | the list of all domains, for dom0 |
 //!
 //! # Invariants
 //!
@@ -16,6 +17,7 @@
 //! - The libraries never print: an error is told once, by our own [`Error`](crate::Error).
 
 mod device;
+pub(crate) mod domains;
 #[allow(unsafe_code)]
 pub(crate) mod events;
 mod keeper;
@@ -66,6 +68,15 @@ mod tests {
         assert_names_what_is_missing(&error, "modprobe xen-gntalloc", "libxengnttab1");
         let error = super::memory::Foreign::open(DomId(0), counters()).unwrap_err();
         assert_names_what_is_missing(&error, "modprobe xen-gntdev", "libxengnttab1");
+    }
+
+    #[test]
+    fn off_xen_the_list_of_domains_says_what_is_missing() {
+        if on_xen() {
+            return;
+        }
+        let error = super::domains::list(&Arc::default()).unwrap_err();
+        assert_names_what_is_missing(&error, "modprobe xen-privcmd", "libxenmisc4.17");
     }
 
     #[test]

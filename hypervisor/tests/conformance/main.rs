@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod domains;
 mod events;
 mod memory;
 mod store;

@@ -1,30 +1,119 @@
-//! The control ring. This backend steers by its own hash and keeps no page mapped, so it answers
-//! every question that it is not supported, as netif.h provides for; a frontend then does without.
+//! The control ring. The grant mapping messages are answered here; the hash messages are not
+//! supported, as netif.h provides for, and a frontend then does without.
 
-use xen_ring::{Control, ControlResponse, ControlStatus, Layout};
+use xen_ring::{
+    Control, ControlMessage, ControlResponse, ControlStatus, GrefEntry, Layout, GREF_ENTRIES,
+};
 
+use super::mappings::PER_QUEUE;
 use super::{Fault, Vif};
+
+/// What is answered: the status, and data if there is any to tell.
+type Answer = (ControlStatus, u32);
+
+const INVALID: Answer = (ControlStatus::InvalidParameter, 0);
 
 impl Vif {
     /// Answers what is in the control ring. True when there was something.
     pub(super) fn serve_control(&mut self) -> Result<bool, Fault> {
-        let Some((ring, port)) = &mut self.control else {
+        // Out of its place meanwhile, so that an answer can use the rest of the vif.
+        let Some((mut ring, port)) = self.control.take() else {
             return Ok(false);
         };
         let mut answered = 0;
         // One ring full a round: a guest that asks without end must not keep the data waiting.
         for _ in 0..Control::SLOTS {
             let Some(raw) = ring.pop()? else { break };
-            let status = ControlStatus::NotSupported;
-            ring.push(&ControlResponse::to(&raw.request(), status, 0))?;
+            let request = raw.request();
+            let (status, data) = self.answer(&request.message);
+            ring.push(&ControlResponse::to(&request, status, data))?;
             answered += 1;
         }
-        if answered == 0 {
+        let notify = (answered > 0).then(|| ring.publish());
+        self.control = Some((ring, port));
+        let Some(notify) = notify else {
             return Ok(false);
-        }
-        let (port, notify) = (*port, ring.publish());
+        };
         self.counters.control_messages.add(answered);
+        self.counters.gref_mapped.set(self.memory.kept.len() as u64);
         self.ring(port, notify);
         Ok(true)
+    }
+
+    fn answer(&mut self, message: &ControlMessage) -> Answer {
+        if !self.offered.gref_mapping {
+            return (ControlStatus::NotSupported, 0);
+        }
+        match *message {
+            ControlMessage::GetGrefMappingSize { queue } => match self.queue_number(queue) {
+                Some(_) => (ControlStatus::Success, PER_QUEUE as u32),
+                None => INVALID,
+            },
+            ControlMessage::AddGrefMapping {
+                queue,
+                gref,
+                entries,
+            } => self.add_mappings(queue, gref, entries).unwrap_or(INVALID),
+            ControlMessage::DelGrefMapping {
+                queue,
+                gref,
+                entries,
+            } => self.del_mappings(queue, gref, entries).unwrap_or(INVALID),
+            _ => (ControlStatus::NotSupported, 0),
+        }
+    }
+
+    fn queue_number(&self, queue: u32) -> Option<usize> {
+        let queue = usize::try_from(queue).ok()?;
+        (queue < self.memory.kept.queues()).then_some(queue)
+    }
+
+    /// All pages of the list, or none. None: the message itself makes no sense.
+    fn add_mappings(&mut self, queue: u32, gref: u32, entries: u32) -> Option<Answer> {
+        // Before the guest has seen us Connected it cannot know that the rings are ours.
+        if !self.connected {
+            return None;
+        }
+        let (queue, mut list) = self.list(queue, gref, entries)?;
+        let memory = &mut self.memory;
+        let prepared = memory.kept.prepare(&mut memory.foreign, queue, &mut list);
+        // A list that cannot be written back is refused: the guest would never learn which entry is bad.
+        let told = memory.write_list(gref, &list);
+        memory.kept.keep(prepared.filter(|_| told.is_some())?);
+        tracing::debug!(
+            queue,
+            added = list.len(),
+            kept = memory.kept.len(),
+            "pages stay mapped"
+        );
+        Some((ControlStatus::Success, 0))
+    }
+
+    /// Those of the list that are kept; the others are told by their statuses.
+    fn del_mappings(&mut self, queue: u32, gref: u32, entries: u32) -> Option<Answer> {
+        let (queue, mut list) = self.list(queue, gref, entries)?;
+        let memory = &mut self.memory;
+        let removed = memory.kept.remove(&mut memory.foreign, queue, &mut list);
+        tracing::debug!(
+            queue,
+            removed,
+            kept = memory.kept.len(),
+            "pages are unmapped"
+        );
+        let status = match memory.write_list(gref, &list) {
+            Some(()) => ControlStatus::Success,
+            None => ControlStatus::InvalidParameter,
+        };
+        Some((status, removed as u32))
+    }
+
+    /// A list out of the guest's page: copied once, and only the copy is judged.
+    fn list(&mut self, queue: u32, gref: u32, entries: u32) -> Option<(usize, Vec<GrefEntry>)> {
+        let queue = self.queue_number(queue)?;
+        let entries = usize::try_from(entries).ok()?;
+        if !(1..=GREF_ENTRIES).contains(&entries) {
+            return None;
+        }
+        Some((queue, self.memory.read_list(gref, entries)?))
     }
 }

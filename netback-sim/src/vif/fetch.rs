@@ -158,17 +158,9 @@ impl Vif {
         segments && (self.offered.sg || packet.fragments.len() <= 1)
     }
 
-    /// One copy call. A call that fails as a whole fails each of its copies.
+    /// The copies of a batch. A call that fails as a whole fails each of its copies.
     pub(super) fn copy(&mut self, buffer: &mut LocalBuffer, operations: &mut [Copy]) {
-        if operations.is_empty() {
-            return;
-        }
-        self.counters.copy_calls.add(1);
-        if let Err(error) = self.memory.copy(buffer, operations) {
-            self.counters.copy_calls_failed.add(1);
-            for operation in operations {
-                operation.status = CopyStatus::NotGranted;
-            }
+        if let Err(error) = self.memory.carry(buffer, operations) {
             self.say_gone(&format!("a copy call failed: {error}"));
         }
     }

@@ -2,8 +2,9 @@
 //! them.
 //!
 //! A round takes a batch of frames from each queue's transmit ring ([`fetch`]) and puts a batch
-//! from the peer into the receive rings ([`deliver`]). Each is one copy call, one publish and at
-//! most one notification; nothing is allocated, and no lock is taken.
+//! from the peer into the receive rings ([`deliver`]). Each is one copy call at most, one publish and at
+//! most one notification; nothing is allocated a packet, and no lock is taken. Pages that the guest has
+//! announced ([`control`]) are mapped already and need no call ([`memory`], [`mappings`]).
 //!
 //! Invariants: every request that is popped is answered exactly once; what the guest can change is
 //! looked at only after it was copied; a guest that breaks the protocol yields a [`Fault`], which
@@ -12,12 +13,14 @@
 mod control;
 mod deliver;
 mod fetch;
+mod mappings;
+mod memory;
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use arrayvec::ArrayVec;
-use hypervisor::{Access, Domain, EventChannels, ForeignMemory, Port};
+use hypervisor::{Access, Domain, EventChannels, Port};
 use xen_ring::{BackRing, Control, Corrupt, Notify, Rx, Tx};
 
 use crate::counters::Counters;
@@ -25,9 +28,11 @@ use crate::features::{Features, FrontFeatures};
 use crate::frame::FrameBurst;
 use crate::keys::{Channels, FrontKeys, Paths};
 use crate::peer::Peer;
+use crate::reach::Reach;
 
 pub(crate) use deliver::Deliver;
 pub(crate) use fetch::Fetch;
+use memory::Memory;
 
 /// Multicast addresses that a guest may ask for (`XEN_NETBK_MCAST_MAX`).
 const MULTICAST_MAX: usize = 64;
@@ -70,7 +75,9 @@ struct Multicast {
 pub(crate) struct Vif {
     queues: Vec<Queue>,
     control: Option<(BackRing<Control>, Port)>,
-    memory: ForeignMemory,
+    memory: Memory,
+    /// The guest has been shown state Connected.
+    connected: bool,
     events: EventChannels,
     pending: Vec<Port>,
     front: FrontFeatures,
@@ -108,14 +115,15 @@ impl Vif {
         paths: &Paths,
         keys: &FrontKeys,
         offered: Features,
+        reach: Reach,
         counters: Arc<Counters>,
     ) -> Result<Vif, hypervisor::Error> {
         let remote = paths.front_domain();
-        let mut memory = domain.foreign(remote)?;
+        let mut foreign = domain.foreign(remote)?;
         let mut events = domain.events()?;
         let mut queues = Vec::with_capacity(keys.queues.len());
         for queue in &keys.queues {
-            let pages = memory.map(&[queue.tx, queue.rx], Access::ReadWrite)?;
+            let pages = foreign.map(&[queue.tx, queue.rx], Access::ReadWrite)?;
             let (tx_port, rx_port) = match queue.channels {
                 Channels::Single(port) => {
                     let port = events.bind_interdomain(remote, port)?;
@@ -136,7 +144,7 @@ impl Vif {
         }
         let control = match keys.control {
             Some(control) => {
-                let pages = memory.map(&[control.ring], Access::ReadWrite)?;
+                let pages = foreign.map(&[control.ring], Access::ReadWrite)?;
                 let port = events.bind_interdomain(remote, control.channel)?;
                 Some((BackRing::attach(pages.page(0)), port))
             }
@@ -145,9 +153,10 @@ impl Vif {
         Ok(Vif {
             // Each queue has two ports at most, and the control ring one.
             pending: Vec::with_capacity(2 * queues.len() + 1),
+            memory: Memory::new(foreign, queues.len(), reach, Arc::clone(&counters))?,
+            connected: false,
             queues,
             control,
-            memory,
             events,
             front: keys.features,
             offered,
@@ -226,6 +235,11 @@ impl Vif {
     /// What the frontend can take.
     pub(crate) fn front(&self) -> &FrontFeatures {
         &self.front
+    }
+
+    /// The guest sees state Connected from now on.
+    pub(crate) fn shown_connected(&mut self) {
+        self.connected = true;
     }
 
     /// The frontend switched its wish to filter multicast frames.

@@ -172,6 +172,9 @@ impl Worker {
         }
         self.own = state;
         self.shared.update(|status| status.own = state);
+        if let Some(vif) = self.vif.as_mut().filter(|_| state == State::Connected) {
+            vif.shown_connected();
+        }
     }
 
     fn connect(&mut self, front: &Front, patience_over: bool) -> Result<(), KeyError> {
@@ -182,6 +185,7 @@ impl Worker {
                 &self.paths,
                 keys,
                 self.config.features,
+                self.config.reach,
                 self.shared.counters.clone(),
             )
             .map_err(|error| error.to_string()),
@@ -244,6 +248,8 @@ impl Worker {
         self.hotplug_awaited = false;
         if self.vif.take().is_some() {
             self.shared.counters.disconnects.add(1);
+            // They went with it.
+            self.shared.counters.gref_mapped.set(0);
             self.config.peer.disconnected();
         }
     }

@@ -29,9 +29,15 @@ pub struct World {
 
 impl World {
     pub fn new() -> World {
+        World::with_grant_limit(1024)
+    }
+
+    /// The guest can share so many pages.
+    pub fn with_grant_limit(pages: usize) -> World {
         let dir = TempDir::new().unwrap();
         let socket = dir.path().join("xen");
-        let server = server::spawn(&socket, Options::new()).expect("a simulated Xen");
+        let server = server::spawn(&socket, Options::new().grant_limit(pages));
+        let server = server.expect("a simulated Xen");
         World {
             back: Domain::simulated(&socket, BACK).expect("domain 0"),
             server: Some(server),

@@ -16,6 +16,8 @@ pub struct Features {
     pub ipv6_csum_offload: bool,
     /// An event channel for each direction.
     pub split_event_channels: bool,
+    /// Questions over a ring of their own.
+    pub ctrl_ring: bool,
     /// The most queues that the backend serves (absent key: 1).
     pub max_queues: u32,
 }
@@ -29,6 +31,9 @@ pub struct Wants {
     pub gso: bool,
     /// Receive packets with a blank checksum.
     pub csum_offload: bool,
+    /// Let the backend keep our pages mapped, if it offers a control ring and knows how: a packet then costs
+    /// it no hypercall.
+    pub grant_mapping: bool,
 }
 
 impl Default for Wants {
@@ -37,13 +42,14 @@ impl Default for Wants {
             sg: true,
             gso: true,
             csum_offload: true,
+            grant_mapping: true,
         }
     }
 }
 
 impl Features {
     /// Their names in the store, each with whether it is on: for people and for JSON.
-    pub fn table(&self) -> [(&'static str, bool); 6] {
+    pub fn table(&self) -> [(&'static str, bool); 7] {
         use super::keys;
         [
             (keys::FEATURE_SG, self.sg),
@@ -55,6 +61,7 @@ impl Features {
                 keys::FEATURE_SPLIT_EVENT_CHANNELS,
                 self.split_event_channels,
             ),
+            (keys::FEATURE_CTRL_RING, self.ctrl_ring),
         ]
     }
 }

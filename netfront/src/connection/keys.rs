@@ -36,6 +36,7 @@ pub const FEATURE_GSO_TCPV6: &str = "feature-gso-tcpv6";
 pub const FEATURE_NO_CSUM_OFFLOAD: &str = "feature-no-csum-offload";
 pub const FEATURE_IPV6_CSUM_OFFLOAD: &str = "feature-ipv6-csum-offload";
 pub const FEATURE_SPLIT_EVENT_CHANNELS: &str = "feature-split-event-channels";
+pub const FEATURE_CTRL_RING: &str = "feature-ctrl-ring";
 pub const MULTI_QUEUE_MAX_QUEUES: &str = "multi-queue-max-queues";
 
 // What the frontend writes.
@@ -46,6 +47,8 @@ pub const EVENT_CHANNEL_TX: &str = "event-channel-tx";
 pub const EVENT_CHANNEL_RX: &str = "event-channel-rx";
 pub const REQUEST_RX_COPY: &str = "request-rx-copy";
 pub const FEATURE_RX_NOTIFY: &str = "feature-rx-notify";
+pub const CTRL_RING_REF: &str = "ctrl-ring-ref";
+pub const EVENT_CHANNEL_CTRL: &str = "event-channel-ctrl";
 pub const MULTI_QUEUE_NUM_QUEUES: &str = "multi-queue-num-queues";
 
 /// Keys that an earlier driver may have left and that would be read as ours: the flat ones must be
@@ -65,8 +68,8 @@ pub const STALE: [&str; 18] = [
     FEATURE_IPV6_CSUM_OFFLOAD,
     MULTI_QUEUE_NUM_QUEUES,
     "request-multicast-control",
-    "ctrl-ring-ref",
-    "event-channel-ctrl",
+    CTRL_RING_REF,
+    EVENT_CHANNEL_CTRL,
     "xdp-headroom",
     "feature-persistent",
 ];

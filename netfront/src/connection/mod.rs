@@ -30,12 +30,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hypervisor::{Domain, Store};
+use xen_ring::Corrupt;
 
 pub use features::{Features, Wants};
 pub use offer::Offer;
 use restore::Restore;
 pub use state::XenbusState;
 
+use crate::control::ControlKeys;
 use crate::queue::{Ports, QueueKeys};
 use crate::Error;
 
@@ -57,6 +59,8 @@ pub enum Change {
     Carrier(bool),
     /// The MTU changed.
     Mtu(u32),
+    /// The backend broke the contract of the control ring: close, and negotiate anew.
+    Broken(Corrupt),
 }
 
 /// One vif's dealings with the store. It is used by one thread at a time and may wait.
@@ -68,6 +72,8 @@ pub struct Connection {
     backend: String,
     /// The watches that are set.
     watched: Vec<String>,
+    /// The control ring to publish, if there is to be one.
+    control: Option<ControlKeys>,
     carrier: bool,
     mtu: u32,
     /// The backend was told state Connected and has not shown it, nor closed.
@@ -102,6 +108,7 @@ impl Connection {
             frontend: keys::frontend(vif),
             backend: String::new(),
             watched: Vec::new(),
+            control: None,
             carrier: true,
             mtu: 0,
             told: false,
@@ -190,6 +197,11 @@ impl Connection {
         self.read_offer()
     }
 
+    /// Publishes a control ring with the next [`Self::publish`], or none.
+    pub fn control_ring(&mut self, keys: Option<ControlKeys>) {
+        self.control = keys;
+    }
+
     /// Writes what the backend needs, then state Connected.
     ///
     /// # Errors
@@ -212,6 +224,10 @@ impl Connection {
                 self.put(keys::EVENT_CHANNEL_TX, tx.0)?;
                 self.put(keys::EVENT_CHANNEL_RX, rx.0)?;
             }
+        }
+        if let Some(ControlKeys { ring, port }) = self.control {
+            self.put(keys::CTRL_RING_REF, ring.0)?;
+            self.put(keys::EVENT_CHANNEL_CTRL, port.0)?;
         }
         self.put(keys::REQUEST_RX_COPY, 1)?;
         // Without it netback turns its stall detection off and drains after 30 ms.

@@ -41,6 +41,7 @@ impl Connection {
             csum_offload: !self.offered(keys::FEATURE_NO_CSUM_OFFLOAD)?,
             ipv6_csum_offload: self.offered(keys::FEATURE_IPV6_CSUM_OFFLOAD)?,
             split_event_channels: self.offered(keys::FEATURE_SPLIT_EVENT_CHANNELS)?,
+            ctrl_ring: self.offered(keys::FEATURE_CTRL_RING)?,
             max_queues: self.number(keys::MULTI_QUEUE_MAX_QUEUES)?.unwrap_or(1),
         };
         if !self.offered(keys::FEATURE_RX_COPY)? {

@@ -4,13 +4,14 @@ use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{mpsc, Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
 use hypervisor::{Access, DomId, Domain};
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 
 use crate::connection::{Change, Connection, Offer};
+use crate::control::Mapping;
 use crate::pool::Growth;
 use crate::queue::Queue;
 use crate::waker::Waker;
@@ -19,10 +20,23 @@ use crate::Error;
 /// How long the goodbye of a device that is dropped, not closed, may take.
 const GOODBYE: Duration = Duration::from_secs(2);
 
+/// The name of the control thread of a vif, also of its event channel's interrupt.
+pub(super) fn thread_name(vif: u32) -> String {
+    format!("nf{vif}control")
+}
+
+/// What the thread has in its hands, and gives back at its end. The pages of the mapping are freed only after
+/// the goodbye.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub connection: Connection,
+    pub mapping: Option<Mapping>,
+}
+
 /// The thread's handle.
 #[derive(Debug)]
 pub(super) struct Control {
-    thread: Option<JoinHandle<Option<Connection>>>,
+    thread: Option<JoinHandle<Option<Held>>>,
     news: Arc<News>,
     stop: Arc<AtomicBool>,
     waker: Arc<Waker>,
@@ -37,12 +51,12 @@ impl Control {
         domain: &Domain,
         offer: &Offer,
         vif: u32,
-        connection: Connection,
+        held: Held,
         queue: &Queue,
-    ) -> Result<Self, (Error, Box<Connection>)> {
+    ) -> Result<Self, (Error, Box<Held>)> {
         let waker = match Waker::new() {
             Ok(waker) => Arc::new(waker),
-            Err(error) => return Err((error, Box::new(connection))),
+            Err(error) => return Err((error, Box::new(held))),
         };
         let stop = Arc::new(AtomicBool::new(false));
         let news = Arc::new(News::default());
@@ -52,40 +66,41 @@ impl Control {
         let work = {
             let (queue, news) = (queue.waker(), Arc::clone(&news));
             let (stop, waker) = (Arc::clone(&stop), Arc::clone(&waker));
-            move |connection| Watch {
+            move |held| Watch {
                 domain,
                 peer,
-                connection,
+                held,
                 growth,
                 queue,
                 news,
                 stop,
                 waker,
+                over: false,
             }
         };
         // Handed over only when the thread is there: one that cannot be started would take it along.
         let (give, take) = mpsc::channel();
         let spawned = Builder::new()
-            .name(format!("nf{vif}control"))
-            .spawn(move || take.recv().ok().map(|connection| work(connection).run()));
+            .name(thread_name(vif))
+            .spawn(move || take.recv().ok().map(|held| work(held).run()));
         let thread = match spawned {
             Ok(thread) => thread,
             Err(error) => {
                 let error = Error::io("starting the control thread")(error);
-                return Err((error, Box::new(connection)));
+                return Err((error, Box::new(held)));
             }
         };
-        match give.send(connection) {
+        match give.send(held) {
             Ok(()) => Ok(Self {
                 thread: Some(thread),
                 news,
                 stop,
                 waker,
             }),
-            Err(mpsc::SendError(connection)) => {
+            Err(mpsc::SendError(held)) => {
                 let gone = std::io::Error::other("it ended at once");
                 let error = Error::io("starting the control thread")(gone);
-                Err((error, Box::new(connection)))
+                Err((error, Box::new(held)))
             }
         }
     }
@@ -95,12 +110,12 @@ impl Control {
         self.news.take()
     }
 
-    /// Ends the thread and gives the connection back. `None` if the thread has died.
-    pub fn stop(mut self) -> Option<Connection> {
+    /// Ends the thread and gives back what it had. `None` if the thread has died.
+    pub fn stop(mut self) -> Option<Held> {
         self.end()
     }
 
-    fn end(&mut self) -> Option<Connection> {
+    fn end(&mut self) -> Option<Held> {
         self.stop.store(true, Ordering::Release);
         self.waker.wake();
         self.thread.take()?.join().ok()?
@@ -111,7 +126,8 @@ impl Drop for Control {
     /// A device that is dropped and not closed leaves no thread behind, and no backend that believes it is
     /// connected.
     fn drop(&mut self) {
-        if let Some(mut connection) = self.end() {
+        if let Some(mut held) = self.end() {
+            let connection = &mut held.connection;
             connection.interrupt_by(Arc::default());
             if let Err(error) = connection.close(GOODBYE) {
                 tracing::debug!("closing a device that was dropped: {error}");
@@ -126,7 +142,7 @@ impl Drop for Control {
 struct News {
     /// Looked at first: the owner asks often, and the lock is not for every round.
     any: AtomicBool,
-    newest: Mutex<[Option<Change>; 4]>,
+    newest: Mutex<[Option<Change>; 5]>,
 }
 
 impl News {
@@ -134,8 +150,9 @@ impl News {
         let kind = match change {
             Change::Carrier(_) => 0,
             Change::Mtu(_) => 1,
-            Change::BackendLeft(_) => 2,
-            Change::Restored => 3,
+            Change::Broken(_) => 2,
+            Change::BackendLeft(_) => 3,
+            Change::Restored => 4,
         };
         self.newest.lock().unwrap_or_else(PoisonError::into_inner)[kind] = Some(change);
         self.any.store(true, Ordering::Release);
@@ -158,12 +175,14 @@ impl News {
 struct Watch {
     domain: Domain,
     peer: DomId,
-    connection: Connection,
+    held: Held,
     growth: Arc<Growth>,
     queue: Arc<Waker>,
     news: Arc<News>,
     stop: Arc<AtomicBool>,
     waker: Arc<Waker>,
+    /// The backend has left, or broke the control ring.
+    over: bool,
 }
 
 impl Watch {
@@ -174,19 +193,30 @@ impl Watch {
     /// The pause after a change.
     const TOGGLED: Duration = Duration::from_millis(100);
 
-    fn run(mut self) -> Connection {
-        let mut left = false;
+    fn run(mut self) -> Held {
         let mut said = false;
         while !self.stop.load(Ordering::Acquire) {
-            self.growth
-                .serve(&self.domain, self.peer, Access::ReadWrite);
+            match &mut self.held.mapping {
+                // A connection that is over is not asked any more.
+                Some(mapping) if !self.over => {
+                    if let Err(corrupt) = mapping.advance(&self.domain, self.peer) {
+                        self.over = true;
+                        self.news.put(Change::Broken(corrupt));
+                        self.queue.wake();
+                    }
+                }
+                Some(_) => {}
+                None => self
+                    .growth
+                    .serve(&self.domain, self.peer, Access::ReadWrite),
+            }
             // A store that has failed is asked again later; its descriptor may be ready for ever.
-            let mut listens = !left;
+            let mut listens = !self.over;
             let mut calm = Self::REREAD;
-            if !left {
-                match self.connection.next_change(Duration::ZERO) {
+            if !self.over {
+                match self.held.connection.next_change(Duration::ZERO) {
                     Ok(Some(change)) => {
-                        left = matches!(change, Change::BackendLeft(_) | Change::Restored);
+                        self.over = matches!(change, Change::BackendLeft(_) | Change::Restored);
                         self.news.put(change);
                         self.queue.wake();
                         // Whoever toggles a key without end is followed at a walk.
@@ -204,16 +234,24 @@ impl Watch {
             }
             self.sleep(listens, calm);
         }
-        self.connection
+        self.held
     }
 
-    fn sleep(&self, listens: bool, calm: Duration) {
-        let mut fds = ArrayVec::<PollFd<'_>, 2>::new();
+    fn sleep(&self, listens: bool, mut calm: Duration) {
+        let mut fds = ArrayVec::<PollFd<'_>, 3>::new();
         fds.push(PollFd::from_borrowed_fd(self.waker.as_fd(), PollFlags::IN));
-        let flooded = listens && !self.connection.is_drained();
+        let flooded = listens && !self.held.connection.is_drained();
         if listens && !flooded {
-            let store = self.connection.event_fd();
+            let store = self.held.connection.event_fd();
             fds.push(PollFd::from_borrowed_fd(store, PollFlags::IN));
+        }
+        if let Some(mapping) = self.held.mapping.as_ref().filter(|_| !self.over) {
+            let answer = mapping.fd();
+            fds.extend(answer.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+            let overdue = mapping.deadline();
+            calm = overdue.map_or(calm, |at| {
+                calm.min(at.saturating_duration_since(Instant::now()))
+            });
         }
         let time = if flooded { Self::FLOODED } else { calm };
         let _ = poll(&mut fds, Timespec::try_from(time).ok().as_ref());

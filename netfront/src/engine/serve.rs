@@ -199,6 +199,7 @@ fn pump(device: &mut Device, consumer: &mut dyn Consumer, service: &Service) -> 
                     match change {
                         Change::BackendLeft(_) => return Ok(End::Left(change)),
                         Change::Restored => return Ok(End::Restored),
+                        Change::Broken(corrupt) => return Ok(End::Broken(corrupt.into())),
                         Change::Carrier(_) | Change::Mtu(_) => {}
                     }
                     tracing::info!("the link changed: {change:?}");

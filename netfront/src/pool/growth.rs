@@ -8,10 +8,31 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crossbeam_queue::ArrayQueue;
-use hypervisor::{Access, DomId, Domain, SharedPages};
+use hypervisor::{Access, DomId, Domain, GrantRef, SharedPages};
+use xen_ring::Page;
 
 use super::BATCH;
 use crate::waker::Waker;
+
+/// Orders that can wait for the control thread. It is slow only while a backend does not answer it.
+const ORDERS: usize = 64;
+
+/// Pages that left the pool and are not freed yet: the backend must let go of its mappings first.
+#[derive(Debug)]
+pub(crate) struct Leaving {
+    pub(crate) refs: Vec<GrantRef>,
+    /// They are freed, region by region, when this is dropped.
+    _pages: Vec<Page>,
+}
+
+/// What the queue asks of the control thread while it announces pages to the backend.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// The pool grew inline by these.
+    Grown(Vec<GrantRef>),
+    /// The pool gave these up.
+    Leaving(Leaving),
+}
 
 /// The hand-over between a queue that runs low and the control thread that grants.
 #[derive(Debug)]
@@ -22,17 +43,38 @@ pub struct Growth {
     granted: ArrayQueue<SharedPages>,
     /// Wakes the control thread. Without one nobody grants, and the queue does it inline.
     control: OnceLock<Arc<Waker>>,
+    /// The control thread announces pages to the backend, so it has to know of all that come and go.
+    announces: AtomicBool,
+    orders: ArrayQueue<Order>,
     /// Pages that the control thread granted.
     pub pages: AtomicU64,
 }
 
+impl Leaving {
+    /// These pages.
+    pub(super) fn of(pages: impl Iterator<Item = (GrantRef, Page)>) -> Self {
+        let (refs, pages) = pages.unzip();
+        Self {
+            refs,
+            _pages: pages,
+        }
+    }
+
+    /// All pages of a region.
+    pub(crate) fn whole(pages: &SharedPages) -> Self {
+        Self::of((0..pages.len()).map(|page| (pages.reference(page), pages.page(page))))
+    }
+}
+
 impl Growth {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             wanted: AtomicBool::new(false),
             refused: AtomicBool::new(false),
             granted: ArrayQueue::new(4),
             control: OnceLock::new(),
+            announces: AtomicBool::new(false),
+            orders: ArrayQueue::new(ORDERS),
             pages: AtomicU64::new(0),
         }
     }
@@ -68,21 +110,80 @@ impl Growth {
     ///
     /// A refusal is told to the queue, which would ask again with each of its batches.
     pub fn serve(&self, domain: &Domain, peer: DomId, access: Access) {
+        if let Some(pages) = self.grant(domain, peer, access) {
+            self.hand_over(pages);
+        }
+    }
+
+    /// The first half of [`Self::serve`]: the queue waits until the batch is handed over.
+    pub(crate) fn grant(
+        &self,
+        domain: &Domain,
+        peer: DomId,
+        access: Access,
+    ) -> Option<SharedPages> {
         if !self.wanted.load(Ordering::Acquire) {
-            return;
+            return None;
         }
         match domain.share(peer, BATCH, access) {
             Ok(pages) => {
                 self.pages.fetch_add(pages.len() as u64, Ordering::Relaxed);
-                // A full lane means that the queue has more than it asked for: the batch is freed here.
-                let _ = self.granted.push(pages);
+                Some(pages)
             }
             Err(error) => {
                 tracing::debug!("the pool cannot grow: {error}");
                 self.refused.store(true, Ordering::Release);
+                self.wanted.store(false, Ordering::Release);
+                None
             }
         }
+    }
+
+    /// The second half.
+    pub(crate) fn hand_over(&self, pages: SharedPages) {
+        if let Err(pages) = self.granted.push(pages) {
+            // The queue has more than it asked for.
+            self.leave(Leaving::whole(&pages));
+        }
         self.wanted.store(false, Ordering::Release);
+    }
+
+    /// Called by the control thread: from now on it is told of pages that come and go, or not any more.
+    pub(crate) fn announce(&self, announces: bool) {
+        self.announces.store(announces, Ordering::Release);
+    }
+
+    /// Called by the control thread: what the queue has done, in order.
+    pub(crate) fn next_order(&self) -> Option<Order> {
+        self.orders.pop()
+    }
+
+    /// Called by the queue: the pool grew inline.
+    pub(super) fn grown(&self, pages: &SharedPages) {
+        if self.announces.load(Ordering::Acquire) {
+            self.order(Order::Grown(Leaving::whole(pages).refs));
+        }
+    }
+
+    /// Pages that the pool gave up. They are freed here and now, unless the backend may have them mapped.
+    pub(crate) fn leave(&self, pages: Leaving) {
+        if self.announces.load(Ordering::Acquire) {
+            self.order(Order::Leaving(pages));
+        }
+    }
+
+    /// Whether pages can be given up now.
+    pub(super) fn can_leave(&self) -> bool {
+        self.orders.len() < ORDERS / 2
+    }
+
+    fn order(&self, order: Order) {
+        // A full lane: pages that grew stay unannounced, and those that leave are freed as soon as the
+        // backend lets go, which the kernel sees to.
+        let _ = self.orders.push(order);
+        if let Some(control) = self.control.get() {
+            control.wake();
+        }
     }
 }
 

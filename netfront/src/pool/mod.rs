@@ -14,6 +14,7 @@ mod growth;
 mod lease;
 mod policy;
 mod returns;
+mod shrink;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use hypervisor::{Access, DomId, Domain, GrantRef, SharedPages};
 use xen_ring::Page;
 
 pub use growth::Growth;
+pub(crate) use growth::{Leaving, Order};
 pub use lease::Lease;
 pub(crate) use lease::{view, view_mut};
 pub use policy::PoolPolicy;
@@ -340,6 +342,8 @@ impl Pool {
             // since there is no room for it in the lists.
             if self.granted + pages.len() <= self.config.limit {
                 self.adopt(pages);
+            } else {
+                self.growth.leave(Leaving::whole(&pages));
             }
         }
         self.refused |= self.growth.take_refusal();
@@ -347,36 +351,6 @@ impl Pool {
         if self.free.len() < BATCH && room >= BATCH && !self.refused {
             self.growth.want();
         }
-    }
-
-    /// Frees one grown batch whose pages are all free, keeping the starting capacity.
-    /// For idle times: it walks the free list. Returns the pages freed.
-    pub fn shrink(&mut self) -> usize {
-        self.collect();
-        // With less than two batches free, the one that goes would be asked for again at once.
-        let spare = self.granted >= self.config.capacity + BATCH && self.free.len() >= 2 * BATCH;
-        if !spare || !self.config.policy.recycles() {
-            return 0;
-        }
-        let mut free_of = vec![0usize; self.batches.len()];
-        for page in &self.free {
-            free_of[self.entry(page).batch as usize] += 1;
-        }
-        let idle = (0..self.batches.len()).rev().find(|&number| {
-            self.batches[number]
-                .as_ref()
-                .is_some_and(|batch| batch.pages == free_of[number])
-        });
-        let Some(number) = idle else { return 0 };
-        let (gone, kept) = std::mem::take(&mut self.free)
-            .into_iter()
-            .partition::<Vec<_>, _>(|page| self.entry(page).batch as usize == number);
-        self.free.extend(kept);
-        let count = gone.len();
-        for page in gone {
-            self.retire(page);
-        }
-        count
     }
 
     /// Where every page is.
@@ -413,6 +387,7 @@ impl Pool {
 
     fn grant(&mut self, count: usize) -> Result<(), Error> {
         let pages = self.domain.share(self.peer, count, self.config.access)?;
+        self.growth.grown(&pages);
         self.adopt(pages);
         Ok(())
     }

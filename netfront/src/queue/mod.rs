@@ -365,6 +365,12 @@ impl Queue {
         self.rx.pool.growth()
     }
 
+    /// All pages of both pools, for the backend to keep mapped.
+    pub(crate) fn announcement(&self) -> Vec<xen_ring::GrefEntry> {
+        let pools = [&self.rx.pool, &self.tx.pool];
+        pools.into_iter().flat_map(Pool::announcement).collect()
+    }
+
     /// Brings the counters that mirror the pools up to date.
     pub fn export(&mut self) {
         let [rx, tx] = [self.rx.pool.census(), self.tx.pool.census()];

@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 mod args;
+mod domains;
 mod ground;
 mod report;
 mod serve;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         .init();
     let result = match arguments.command {
         Command::Serve(arguments) => serve::run(&arguments),
+        Command::Domains(arguments) => domains::run(&arguments),
         Command::SimulatedXen(arguments) => serve::simulated_xen(&arguments),
     };
     match result {

@@ -74,6 +74,9 @@ pub struct Report {
     pub state: State,
     pub fault: Option<String>,
     pub counters: Snapshot,
+    /// Of the whole process since its start, by our own count.
+    pub hypercalls: u64,
+    pub system_calls: u64,
     pub verified: Option<traffic::Counts>,
     pub peer_dropped: u64,
 }
@@ -95,8 +98,12 @@ impl Report {
 
     fn table(&self) -> String {
         let mut lines = vec![format!("{:<22} {:>16.3}", "seconds", self.seconds)];
-        let dropped = ("peer_dropped", self.peer_dropped);
-        for (name, value) in self.counters.fields().into_iter().chain([dropped]) {
+        let more = [
+            ("hypercalls", self.hypercalls),
+            ("system_calls", self.system_calls),
+            ("peer_dropped", self.peer_dropped),
+        ];
+        for (name, value) in self.counters.fields().into_iter().chain(more) {
             lines.push(format!("{name:<22} {value:>16}"));
         }
         if let Some(counts) = self.verified {

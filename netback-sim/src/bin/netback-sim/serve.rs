@@ -32,6 +32,7 @@ pub fn run(arguments: &Serve) -> Result<ExitCode, Box<dyn Error>> {
         handle: arguments.vif.handle,
         features: features(arguments)?,
         toolstack: ground.domain.is_simulated().then_some(ground.vif),
+        reach: arguments.reach,
         stagger: !arguments.no_stagger,
         spin: Duration::from_micros(arguments.spin),
         strict: !arguments.lenient,
@@ -43,11 +44,14 @@ pub fn run(arguments: &Serve) -> Result<ExitCode, Box<dyn Error>> {
     watch(&backend, arguments, &stop);
     let (fault, state) = (backend.fault(), backend.state());
     let summary = backend.stop()?;
+    let crossed = ground.domain.counters();
     let report = Report {
         seconds: begun.elapsed().as_secs_f64(),
         state,
         fault,
         counters: summary.counters,
+        hypercalls: crossed.hypercalls,
+        system_calls: crossed.system_calls,
         verified: summary.verified,
         peer_dropped: summary.peer_dropped,
     };

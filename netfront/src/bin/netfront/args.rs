@@ -157,6 +157,9 @@ pub struct QueueOptions {
     /// Do not ask for packets with a blank checksum (implies --no-gso).
     #[arg(long)]
     pub no_csum: bool,
+    /// Do not let the backend keep pages mapped, even if it offers to (over the control ring).
+    #[arg(long)]
+    pub no_grant_mapping: bool,
 }
 
 #[derive(Debug, Args)]

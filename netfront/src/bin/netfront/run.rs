@@ -42,6 +42,7 @@ impl QueueOptions {
             sg: !self.no_sg,
             gso: !self.no_gso,
             csum_offload: !self.no_csum,
+            grant_mapping: !self.no_grant_mapping,
         }
     }
 }
@@ -115,7 +116,11 @@ pub fn run(args: Run) -> Result<(), Failure> {
 fn make_room(domain: &netfront::hypervisor::Domain, options: &QueueOptions) {
     const RINGS: usize = 2;
     let config = options.config();
-    let wanted = config.rx_limit + config.tx_pages + RINGS;
+    let control = match options.no_grant_mapping {
+        true => 0,
+        false => netfront::control::PAGES,
+    };
+    let wanted = config.rx_limit + config.tx_pages + RINGS + control;
     if let Ok(Some(limit)) = domain.grant_limit() {
         if limit < wanted {
             match domain.raise_grant_limit(wanted) {

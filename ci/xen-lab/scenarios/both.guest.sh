@@ -1,3 +1,3 @@
 # shellcheck shell=sh source=/dev/null
-# ours, the guest's side: the same driver as in the scenario `front`.
+# both, the guest's side: the same driver as in the scenario `front`.
 . /lab/scenarios/front.guest.sh

@@ -1,0 +1,25 @@
+# shellcheck shell=sh
+# both: ours on both ends with grant mappings: loses nothing, carries a file unharmed, next to no hypercall a packet reaches for its pages.
+
+guest_start 'vif=[]'
+backend_start
+guest_must front_start
+guest_must front_wait
+guest_must front_address
+within 30 "the guest answers" ping -c 1 -W 1 10.77.0.2
+backend_check
+stage "$SCENARIO: connected"
+ping_both 20
+tcp_both 5
+stage "$SCENARIO: a file of 64 MiB there and back"
+file_both 64
+guest_must front_stats >"$RESULTS/stats-at-end.json"
+mapped=$(sed -n 's/^ *"gref_mapped": \([0-9]*\).*/\1/p' "$RESULTS/stats-at-end.json")
+check_at_least "pages that the backend keeps mapped, as netfront counts them" 768 "$mapped"
+guest front_log >"$RESULTS/netfront.log"
+guest_must front_stop
+backend_stop
+check_at_least "pieces of frames that went through a mapping that is kept" 10000 "$(counted_by_backend copies_kept)"
+# One call in a hundred packets: what passed before the pages were mapped.
+[ "$((calls * 100))" -lt "$packets" ] || fail "calls to reach the guest's pages: wanted fewer than 0.01 a packet, found $each"
+saw "$mapped pages mapped; grant copy, map and unmap hypercalls a packet: $each, by our own count of ioctls ($calls for $packets packets)"
