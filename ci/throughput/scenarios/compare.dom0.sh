@@ -10,6 +10,7 @@ all_drivers() {
     driver kernel     kernel                kernel
     driver pool       "--policy pool"       kernel
     driver per-packet "--policy per-packet" kernel
+    driver both       "--policy pool"       netback-sim
 }
 
 # A few words a line: driver, test, seconds, datagrams sent, datagrams delivered, bytes delivered, CPU ns of

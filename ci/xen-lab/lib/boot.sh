@@ -27,11 +27,9 @@ qemu_arguments() {
         # The machine's clock counts its instructions, 2^0 ns each, and jumps over idle time. One processor: with two
         # the clock counts those of both, and Xen would charge a domain for time in which the other one is emulated.
         # Without erms and fsrm nobody copies by `rep movsb`, of which each byte would count as an instruction.
-        # Without xsave (and so AVX): with it busybox crashed in dom0 in each of two runs. Vector registers lost when two
-        # domains take turns on one processor are suspected, not proven.
         # shellcheck disable=SC2054
         clock=(-accel "tcg,thread=single" -icount "shift=0,sleep=off,align=off" -smp 1
-            -cpu "$CPU,-erms,-fsrm,-xsave,-avx,-avx2,-fma,-f16c")
+            -cpu "$CPU,-erms,-fsrm")
     fi
     ARGUMENTS=("${clock[@]}" -m "$MEMORY"
         -nodefaults -no-reboot -display none -L "$ROOT/usr/share/qemu" -L "$ROOT/usr/share/seabios"
