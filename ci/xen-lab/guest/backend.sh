@@ -1,4 +1,4 @@
-# shellcheck shell=sh
+# shellcheck shell=sh disable=SC2034 # calls, packets and each are for scenarios
 # Our backend in dom0, in the place of the kernel's.
 
 # backend_start [OPTION...]: attaches a vif to the guest that runs, with `netback-sim` behind it. BACKEND_NAME goes

@@ -1,4 +1,4 @@
-# shellcheck shell=sh
+# shellcheck shell=sh disable=SC2154 # set by backend_ended
 # both: ours on both ends with grant mappings: loses nothing, carries a file unharmed, next to no hypercall a packet reaches for its pages.
 
 guest_start 'vif=[]'
