@@ -6,7 +6,7 @@ RESULTS=/results/$SCENARIO
 GUEST_NAME=guest
 # The second disk: a guest that is saved does not fit into dom0's memory.
 # shellcheck disable=SC2034 # for scenarios
-SAVED=/dev/sdb
+SAVED=$(disk 1024)
 : >"$RESULTS/seen"
 
 # fail WHAT: the scenario ends here.

@@ -58,6 +58,7 @@ for round in 1 2; do
     unharmed "netfront-$round"
 done
 # A checkpoint: the guest is saved and goes on as it is, with all its event channels. Nothing must be made anew.
+old=$DOMID
 xl save -c "$GUEST_NAME" "$SAVED" >"$RESULTS/xl-save-c.txt" 2>&1 || fail "xl save -c: $(tail -n 1 "$RESULTS/xl-save-c.txt")"
 traffic_again "netfront, a checkpoint"
 guest_must front_stats >"$RESULTS/stats-checkpoint.json"
