@@ -11,7 +11,7 @@ carry() {
     backend_check
     stage "$SCENARIO: connected, by $1"
     ping_both 20
-    tcp_both 5
+    tcp_both 3
     stage "$SCENARIO: a file of 64 MiB there and back, by $1"
     file_both 64
     backend_detach

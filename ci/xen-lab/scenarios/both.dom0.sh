@@ -10,7 +10,7 @@ within 30 "the guest answers" ping -c 1 -W 1 10.77.0.2
 backend_check
 stage "$SCENARIO: connected"
 ping_both 20
-tcp_both 5
+tcp_both 3
 stage "$SCENARIO: a file of 64 MiB there and back"
 file_both 64
 guest_must front_stats >"$RESULTS/stats-at-end.json"

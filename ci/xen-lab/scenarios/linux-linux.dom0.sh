@@ -9,7 +9,7 @@ capture_both_ways "$RESULTS/linux-linux.pcap"
 
 ping_both 20
 guest_must witness_start
-tcp_both 5
+tcp_both 3
 # The kernel's driver grants a page for every packet: that is what the witness must see here, or it
 # could not be believed when it sees nothing in the scenario `front`.
 grants=$(guest witness_grants)
