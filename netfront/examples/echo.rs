@@ -8,7 +8,7 @@ use std::error::Error;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use netfront::{Change, Device, Offload, Packet, Queue, SendError};
+use netfront::{Change, Device, Offload, Packet, Queue};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let address: Ipv4Addr = common::option("--address")
@@ -23,36 +23,47 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Answers wait here until the batch is over: while packets are delivered the queue is busy.
     let mut answers: Vec<Vec<u8>> = Vec::new();
     loop {
-        let queue = device.queue();
-        queue.receive(64, |packet| answers.extend(answer(packet, mac, address)))?;
-        // Takes back the pages of answers that the backend has sent.
-        queue.reclaim()?;
-        send(queue, &mut answers)?;
-        // One publication and at most one event for all of the above.
-        queue.flush()?;
-        // Returns at once if there is more to do. No wake-up is lost.
-        queue.wait(Duration::from_secs(1))?;
+        let mut over = match turn(device.queue(), &mut answers, mac, address) {
+            Ok(()) => false,
+            // This domain was restored or migrated while we worked.
+            Err(error) if error.is_restore() => true,
+            Err(error) => return Err(error.into()),
+        };
         while let Some(change) = device.change() {
             println!("{change:?}");
-            if let Change::BackendLeft(_) | Change::Broken(_) = change {
-                // Everything is negotiated anew; nothing of the old connection is left.
-                device = device.reconnect().map_err(|failed| match failed.error {
-                    Some(error) => error.to_string(),
-                    None => "not connected again".into(),
-                })?;
-            }
+            over |= matches!(
+                change,
+                Change::BackendLeft(_) | Change::Broken(_) | Change::Restored
+            );
+        }
+        if over {
+            // Everything is negotiated anew; nothing of the old connection is left.
+            device = device.reconnect().map_err(|failed| match failed.error {
+                Some(error) => error.to_string(),
+                None => "not connected again".into(),
+            })?;
         }
     }
 }
 
-/// Sends what there is room for. The rest is dropped, as a network does.
-fn send(queue: &mut Queue, answers: &mut Vec<Vec<u8>>) -> Result<(), SendError> {
+/// Receives what is there, answers it, and sleeps until there is more.
+fn turn(
+    queue: &mut Queue,
+    answers: &mut Vec<Vec<u8>>,
+    mac: [u8; 6],
+    address: Ipv4Addr,
+) -> Result<(), netfront::Error> {
+    queue.receive(64, |packet| answers.extend(answer(packet, mac, address)))?;
+    // Takes back the pages of answers that the backend has sent.
+    queue.reclaim()?;
     for answer in answers.drain(..) {
-        match queue.send(&[&answer], Offload::default()) {
-            Ok(()) | Err(SendError::Full) => {}
-            Err(error) => return Err(error),
-        }
+        // What finds no room is dropped, as a network does.
+        let _ = queue.send(&[&answer], Offload::default());
     }
+    // One publication and at most one event for all of the above.
+    queue.flush()?;
+    // Returns at once if there is more to do. No wake-up is lost.
+    queue.wait(Duration::from_secs(1))?;
     Ok(())
 }
 
