@@ -1,4 +1,4 @@
-# shellcheck shell=sh
+# shellcheck shell=sh disable=SC2154 # some variables are backend.sh's
 # both: ours on both ends with grant mappings: loses nothing, carries a file unharmed, next to no hypercall a packet reaches for its pages.
 
 guest_start 'vif=[]'
