@@ -1,4 +1,4 @@
-# shellcheck shell=sh disable=SC2034,SC2154 # between it and backend.sh
+# shellcheck shell=sh disable=SC2034,SC2154 # some variables are backend.sh's
 # back: the kernel's netfront with our `netback-sim` in dom0, by grant copy and by mapping: loses nothing, carries a file unharmed.
 
 # carry WAY: one backend, from the vif's start to its end, that reaches the guest's pages in this way.
