@@ -55,7 +55,7 @@ run_scenario() {
 
 # collect FOLDER: what a person wants to see when a scenario failed, and an end to the guest.
 collect() {
-    killall tcpdump httpd netback-sim 2>/dev/null
+    killall tcpdump httpd netback-sim nc socat iperf3 ping 2>/dev/null
     dmesg >"$1/dom0-dmesg.txt"
     xl list >"$1/xl-list.txt" 2>&1
     timeout 10 xenstore-ls -f >"$1/xenstore.txt" 2>&1
