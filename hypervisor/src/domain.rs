@@ -104,7 +104,7 @@ impl Domain {
     ///
     /// When the store cannot be read.
     pub fn look_for_restore_in(&self, store: &mut dyn Store) -> Result<u64, Error> {
-        let restores = self.restores.look(store)?;
+        let restores = self.restores.look(store, || self.native_store())?;
         #[cfg(feature = "sim")]
         if let (Ground::Sim(attachment), Some(id)) = (&self.ground, self.known_id()) {
             attachment.renumber(id);

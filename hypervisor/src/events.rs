@@ -179,16 +179,23 @@ impl Drop for EventChannels {
         if self.ports == 0 {
             return;
         }
+        let mut doubt = None;
         if !self.is_dead() {
             match self.domain.look_for_restore() {
                 Ok(restores) if restores == self.restores => return,
                 Ok(_) => {}
                 // To be wrong here costs a process that sleeps.
-                Err(error) => tracing::debug!(%error, "closing event channels in doubt"),
+                Err(error) => doubt = Some(error),
             }
         }
         let number = |domid: Option<DomId>| domid.map_or("?".into(), |domid| domid.to_string());
         let (was, is) = (number(self.domid), number(self.domain.known_id()));
+        let why = match doubt {
+            None => format!(
+                "the domain was restored (domid {was} -> {is}): its event channels are dead"
+            ),
+            Some(error) => format!("nobody can say whether the domain was restored ({error})"),
+        };
         let parked = match ground {
             Ground::Xen(handle) => handle.park(),
             #[cfg(feature = "sim")]
@@ -196,13 +203,12 @@ impl Drop for EventChannels {
         };
         match parked {
             Ok(keeper) => tracing::warn!(
-                "the domain was restored (domid {was} -> {is}): its event channels are dead, and the old \
-                 event channel handle is parked with process {keeper} (xen-evtchn-keeper), which must not be killed"
+                "{why}; the old event channel handle is parked with process {keeper} (xen-evtchn-keeper), which \
+                 must not be killed"
             ),
             Err(error) => tracing::error!(
-                "the domain was restored (domid {was} -> {is}), but its old event channel handle could not be \
-                 parked ({error}): it stays open, and this process must not end before the machine does, \
-                 or the kernel reports a bug"
+                "{why}, but the old event channel handle could not be parked ({error}): it stays open, and this \
+                 process must not end before the machine does, or the kernel reports a bug"
             ),
         }
     }

@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::store::native::NativeStore;
 use crate::store::{self, Store};
 use crate::{DomId, Error};
 
@@ -64,8 +65,13 @@ impl Restores {
     ///
     /// # Errors
     ///
-    /// When the store cannot be read.
-    pub(crate) fn look(&self, store: &mut dyn Store) -> Result<u64, Error> {
+    /// When the store cannot be read, or `native` fails, which is asked for another connection when a mark is
+    /// to be left.
+    pub(crate) fn look(
+        &self,
+        store: &mut dyn Store,
+        native: impl FnOnce() -> Result<NativeStore, Error>,
+    ) -> Result<u64, Error> {
         let mut life = self.life.lock().unwrap_or_else(PoisonError::into_inner);
         // Domain 0 is never saved.
         let known = match life.as_ref() {
@@ -74,7 +80,7 @@ impl Restores {
             None => false,
         };
         if !known {
-            let now = Life::read(store)?;
+            let now = Life::read(store, native)?;
             if life.is_some() {
                 self.count.fetch_add(1, Ordering::AcqRel);
             }
@@ -95,11 +101,14 @@ impl Restores {
 }
 
 impl Life {
-    fn read(store: &mut dyn Store) -> Result<Self, Error> {
+    fn read(
+        store: &mut dyn Store,
+        native: impl FnOnce() -> Result<NativeStore, Error>,
+    ) -> Result<Self, Error> {
         let domid = store::own_domid(store)?;
         let mark = match domid.0 {
             0 => None,
-            _ => leave_mark(store)?,
+            _ => leave_mark(&mut native()?)?,
         };
         Ok(Life { domid, mark })
     }
@@ -115,11 +124,9 @@ impl Life {
     }
 }
 
-/// The mark of this domain: the one that another process has left, or a new one.
-fn leave_mark(store: &mut dyn Store) -> Result<Option<String>, Error> {
-    if let Some(mark) = read_mark(store)? {
-        return Ok(Some(mark));
-    }
+/// The mark of this domain: the one that another process has left, or a new one. In a transaction: of two
+/// processes that begin at once, one would overwrite the mark of the other, who would take that for a restore.
+fn leave_mark(store: &mut NativeStore) -> Result<Option<String>, Error> {
     // Nobody makes the same again, not even a process with the same number after a restore.
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let mark = format!(
@@ -127,14 +134,27 @@ fn leave_mark(store: &mut dyn Store) -> Result<Option<String>, Error> {
         std::process::id(),
         now.unwrap_or_default().as_nanos()
     );
-    match store.write(MARK, &mark) {
-        Ok(()) => read_mark(store),
-        Err(error @ (Error::StorePermission { .. } | Error::StoreRefused { .. })) => {
-            tracing::debug!(%error, "a restore under the same domain number will not be seen by a mark");
-            Ok(None)
+    loop {
+        match try_to_leave(store, &mark) {
+            // Somebody else was faster, or wrote something else meanwhile. xenstored lets one of them win.
+            Err(Error::TransactionConflict) => {}
+            Err(error @ (Error::StorePermission { .. } | Error::StoreRefused { .. })) => {
+                tracing::debug!(%error, "a restore under the same domain number will not be seen by a mark");
+                return Ok(None);
+            }
+            other => return other.map(Some),
         }
-        Err(error) => Err(error),
     }
+}
+
+fn try_to_leave(store: &mut NativeStore, mark: &str) -> Result<String, Error> {
+    let mut transaction = store.transaction()?;
+    if let Some(found) = transaction.read(MARK)?.filter(|found| !found.is_empty()) {
+        return Ok(found);
+    }
+    transaction.write(MARK, mark)?;
+    transaction.commit()?;
+    Ok(mark.to_owned())
 }
 
 fn read_mark(store: &mut dyn Store) -> Result<Option<String>, Error> {

@@ -42,6 +42,8 @@ run_scenario() {
         [ -s "$folder/failed" ] || echo "its script ended early; its last line: $(tail -n 1 "$folder/log.txt")" >"$folder/failed"
         verdict=failed
     fi
+    # What it left in the background would act on the next one.
+    kill -KILL "-$script" 2>/dev/null
     collect "$folder"
     took=$(($(now) - began))
     if [ "$verdict" = passed ]; then
@@ -57,14 +59,14 @@ run_scenario() {
 collect() {
     killall tcpdump httpd netback-sim nc socat iperf3 ping 2>/dev/null
     dmesg >"$1/dom0-dmesg.txt"
-    xl list >"$1/xl-list.txt" 2>&1
+    timeout 10 xl list >"$1/xl-list.txt" 2>&1
     timeout 10 xenstore-ls -f >"$1/xenstore.txt" 2>&1
-    if xl domid guest >/dev/null 2>&1; then
+    if timeout 10 xl domid guest >/dev/null 2>&1; then
         timeout 30 xl destroy guest
     fi
     # A scenario may have taken the kernel's backend away; the next one finds it again.
-    modprobe xen-netback
-    xl dmesg >"$1/xl-dmesg.txt" 2>&1
+    modprobe xen-netback || stage "dom0: the kernel's netback cannot be loaded again"
+    timeout 10 xl dmesg >"$1/xl-dmesg.txt" 2>&1
     mv /var/log/xen/console/guest-guest.log "$1/guest-console.txt" 2>/dev/null
     cp /var/log/xen/*.log "$1/" 2>/dev/null
 }

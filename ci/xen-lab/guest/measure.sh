@@ -31,22 +31,23 @@ tcp_both() {
     saw "TCP $to_guest Mbit/s to the guest, $from_guest from it"
 }
 
-# udp_both SECONDS: both directions at a rate that an emulated machine can carry; no more than a tenth may be lost.
+# udp_both SECONDS: both directions at a rate that an emulated machine can carry; nine tenths must arrive.
 udp_both() {
     timeout $(($1 + 30)) iperf3 -u -c 10.77.0.2 -t "$1" -b 4M -l 1400 -f m >"$RESULTS/udp-to-guest.txt" 2>&1
-    to_guest=$(lost_percent <"$RESULTS/udp-to-guest.txt")
+    to_guest=$(datagrams_received <"$RESULTS/udp-to-guest.txt")
     timeout $(($1 + 30)) iperf3 -u -R -c 10.77.0.2 -t "$1" -b 4M -l 1400 -f m >"$RESULTS/udp-from-guest.txt" 2>&1
-    from_guest=$(lost_percent <"$RESULTS/udp-from-guest.txt")
-    tail -n 4 "$RESULTS/udp-to-guest.txt" "$RESULTS/udp-from-guest.txt"
-    for lost in "$to_guest" "$from_guest"; do
-        case $lost in '' | *[!0-9]*) fail "iperf3 UDP gave no result: see udp-*.txt" ;; esac
-        [ "$lost" -le 10 ] || fail "UDP: $lost % lost, wanted 10 % at most"
-    done
-    saw "UDP $to_guest % lost to the guest, $from_guest % from it"
+    from_guest=$(datagrams_received <"$RESULTS/udp-from-guest.txt")
+    tail -n 4 "$RESULTS/udp-to-guest.txt"
+    tail -n 4 "$RESULTS/udp-from-guest.txt"
+    # Of what the rate makes in that time; what iperf3 calls lost does not hold what is lost at the end.
+    least=$(($1 * 4000000 * 9 / 10 / 8 / 1400))
+    check_at_least "datagrams that the guest received" "$least" "$to_guest"
+    check_at_least "datagrams that dom0 received" "$least" "$from_guest"
+    saw "UDP $to_guest datagrams to the guest, $from_guest from it"
 }
 
-# lost_percent: the receiver's line of iperf3's report, whole percent.
-lost_percent() { sed -n 's/.*(\([0-9]*\)[.0-9e+-]*%) *receiver.*/\1/p'; }
+# datagrams_received: out of LOST/TOTAL in the receiver's line of iperf3's report.
+datagrams_received() { sed -n 's|.* \([0-9]*\)/\([0-9]*\) (.*receiver.*|\2 \1|p' | awk '{ print $1 - $2 }'; }
 
 # file_both MEBIBYTES: a file of random bytes to the guest and back; the guest's sum and ours must agree.
 # Over HTTP: the length is announced, so a file that was cut short is an error and not only another sum.

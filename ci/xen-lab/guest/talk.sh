@@ -57,16 +57,19 @@ within() {
 # instead of the one in the guest's configuration.
 #
 # An emulated hardware container dies once in a while in the guest kernel's first second, before anything of ours
-# runs in it: then there is another one, and the scenario's line says so.
+# runs in it: then there is another one, and the scenario's line says so. A PV guest has no such excuse.
 guest_start() {
     for attempt in 1 2 3; do
         guest_create "$@"
-        if await_node "$NODE/data/lab/reply" "0 0 0" 90; then
+        if await_node "$NODE/data/lab/reply" "0 0 0" "$BOOT_DEADLINE"; then
             break
         elif xl domid "$GUEST_NAME" >/dev/null 2>&1; then
-            fail "the guest's agent did not answer within 90 s: see guest-console.txt"
+            fail "the guest's agent did not answer within $BOOT_DEADLINE s: see guest-console.txt"
         fi
         mv /var/log/xen/console/guest-guest.log "$RESULTS/guest-console-of-attempt-$attempt.txt" 2>/dev/null
+        [ "$GUEST" != pv ] || fail "the guest died while it booted: see guest-console-of-attempt-1.txt"
+        ! grep -q 'guest: up after' "$RESULTS/guest-console-of-attempt-$attempt.txt" 2>/dev/null ||
+            fail "the guest died after it was up: see guest-console-of-attempt-$attempt.txt"
         [ "$attempt" -lt 3 ] || fail "the guest's kernel died three times while it booted: see guest-console-of-attempt-*.txt"
         saw "the guest's kernel died while it booted, attempt $attempt"
     done

@@ -41,8 +41,8 @@ put_host_program() {
     local tree=$1 library
     put_file "$tree" "$2" "$3"
     chmod +x "$tree$3"
-    # Debug information is four fifths of a program, and each byte of an image has to be carried into the guest.
-    ! command -v strip >/dev/null || strip --strip-debug "$tree$3"
+    # Debug information and symbols are four fifths of a program, and each byte of an image has to be carried into the guest.
+    ! command -v strip >/dev/null || strip --strip-all "$tree$3"
     while read -r library; do
         # The base image has libc and its kin from Debian 12; a second libc of the host would not fit its loader.
         library_in_root "$(basename "$library")" >/dev/null || put_file "$tree" "$library" "/usr/lib/$(basename "$library")"

@@ -66,7 +66,7 @@ build_images() {
     cat "$CACHE/base/guest.img" "$WORK/guest.own" >"$WORK/guest.img"
     if [ "$DEVICE_MODEL" = yes ]; then
         # The device model hands kernel and ramdisk to the guest byte by byte, through an I/O port: 50 MB take minutes.
-        gzip -c "$WORK/guest.img" >"$WORK/guest.gz" && mv "$WORK/guest.gz" "$WORK/guest.img"
+        gzip -9c "$WORK/guest.img" >"$WORK/guest.gz" && mv "$WORK/guest.gz" "$WORK/guest.img"
     fi
 
     put_file "$dom0" "$LAB/guest/dom0.init" /init
@@ -82,6 +82,7 @@ build_images() {
         printf 'GUEST=%s\n' "$GUEST"
         printf 'SHELL_WANTED=%s\n' "$SHELL_WANTED"
         printf 'SCENARIO_DEADLINE=%s\n' "$SCENARIO_DEADLINE"
+        printf 'BOOT_DEADLINE=%s\n' "$BOOT_DEADLINE"
         [ ${#VARIABLES[@]} -eq 0 ] || printf '%s\n' "${VARIABLES[@]}"
     } >"$dom0/lab/settings"
     for scenario in "${SCENARIOS[@]}"; do printf '%s\n' "$scenario"; done >"$dom0/lab/plan"

@@ -1,5 +1,5 @@
 # shellcheck shell=sh disable=SC2034,SC2154 # some variables are backend.sh's
-# back: the kernel's netfront with our `netback-sim` in dom0, by grant copy and by mapping: loses nothing, carries a file unharmed.
+# back: the kernel's netfront with our `netback-sim` in dom0, by grant copy and by mapping: loses no ping, carries a file unharmed.
 
 # carry WAY: one backend, from the vif's start to its end, that reaches the guest's pages in this way.
 carry() {
@@ -12,6 +12,7 @@ carry() {
     stage "$SCENARIO: connected, by $1"
     ping_both 20
     tcp_both 3
+    udp_both 3
     stage "$SCENARIO: a file of 64 MiB there and back, by $1"
     file_both 64
     backend_detach

@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# front: our driver with the kernel's netback: connects, loses nothing, carries a file unharmed, grants nothing after its start.
+# front: our driver with the kernel's netback: connects, loses no ping, carries a file unharmed, counts what netback counts, grants nothing after its start.
 
 # hypervisor_counter NAME WHEN: a total since the start, out of the statistics saved at that time.
 hypervisor_counter() {

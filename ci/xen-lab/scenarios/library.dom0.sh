@@ -24,3 +24,4 @@ sizes="1 18 64 500 1472"
 for size in $sizes; do udp_echoed "$size"; done
 saw "ARP, ping 25/25, UDP of $(echo "$sizes" | sed 's/ /, /g') bytes echoed"
 guest_must echo_alive
+guest echo_log >"$RESULTS/echo.log"

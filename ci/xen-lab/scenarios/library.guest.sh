@@ -15,3 +15,5 @@ echo_start() {
 }
 
 echo_alive() { kill -0 "$(cat /run/lab/echo.pid)" 2>/dev/null || { echo "the example ended:"; cat /run/lab/echo.log; return 1; }; }
+
+echo_log() { cat /run/lab/echo.log; }

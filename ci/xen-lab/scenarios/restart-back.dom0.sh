@@ -21,6 +21,12 @@ plug() {
     vif=$VIF XENBUS_PATH=backend/vif/$DOMID/0 /etc/xen/scripts/vif-lab online
 }
 
+# unplug: the kernel's netback lets go of the vif.
+unplug() {
+    echo "vif-$DOMID-0" >/sys/bus/xen-backend/drivers/vif/unbind || fail "netback cannot be unbound from vif-$DOMID-0"
+    within 10 "$VIF is gone" [ ! -e "/sys/class/net/$VIF" ]
+}
+
 guest_start
 guest kernel_log_from_here
 guest_must front_start
@@ -36,17 +42,16 @@ for round in 1 2 3; do
     back_again "detach and attach $round"
 done
 
-echo "vif-$DOMID-0" >/sys/bus/xen-backend/drivers/vif/unbind
-sleep 1
-echo "vif-$DOMID-0" >/sys/bus/xen-backend/drivers/vif/bind
+unplug
+echo "vif-$DOMID-0" >/sys/bus/xen-backend/drivers/vif/bind || fail "netback cannot be bound to vif-$DOMID-0"
 plug
 back_again "unbind and bind of netback"
 
 # It holds itself as long as it has a vif.
-echo "vif-$DOMID-0" >/sys/bus/xen-backend/drivers/vif/unbind
+unplug
 modprobe -r xen-netback || fail "the kernel's netback cannot be unloaded"
-sleep 1
-modprobe xen-netback
+[ ! -e /sys/bus/xen-backend/drivers/vif ] || fail "netback's module is still there"
+modprobe xen-netback || fail "the kernel's netback cannot be loaded again"
 plug
 back_again "a reload of netback's module"
 

@@ -14,13 +14,14 @@ guest_must front_start --rx-limit 512
 guest_must front_wait
 guest_must front_address
 within 30 "the guest answers" ping -c 1 -W 1 10.77.0.2
-granted=$(guest front_number granted_pages)
+granted=$(guest front_number shared_pages)
 pool=$(guest front_number pool_granted)
-check_at_least "pages that the first start granted" 100 "$granted"
+check_at_least "pages of the first start's pool" 768 "$pool"
+check "pages beside the pool: rings, control ring and its list" 4 $((granted - pool))
 guest_must "front_limit $granted"
 stage "$SCENARIO: gntalloc's limit is $granted pages; $ROUNDS kills"
 
-GUEST_DEADLINE=$((ROUNDS * 9)) guest "front_rounds $ROUNDS $pool" >"$RESULTS/rounds.txt"
+GUEST_DEADLINE=$((ROUNDS * 12)) guest "front_rounds $ROUNDS $pool" >"$RESULTS/rounds.txt"
 ended=$?
 cat "$RESULTS/rounds.txt"
 guest front_log >"$RESULTS/netfront.log"
@@ -31,6 +32,7 @@ slowest=$(sed -n 's/^round .* connected after \([0-9]*\) ms.*/\1/p' "$RESULTS/ro
 check "gntalloc's limit at the end" "$granted" "$(guest front_limit)"
 check "state of the backend" 4 "$(xenstore-read "/local/domain/0/backend/vif/$DOMID/0/state")"
 ping_both 5
+guest_must front_stop
 check "lines of level warning or above in the guest's log" none "$(guest kernel_warnings)"
 check "lines of level warning or above in dom0's log" none "$(kernel_warnings)"
 saw "$ROUNDS of $ROUNDS kills survived, the slowest start $slowest ms; each pool whole ($pool pages) at a limit of $granted; no warning in either kernel's log"

@@ -33,7 +33,7 @@ pinging_stop() { kill "$(cat /run/lab/pinging.pid)"; }
 
 # The longest time between two answers since the last call, in tenths of a second.
 pinging_gap() {
-    awk 'NR > 1 && $1 - last > gap { gap = $1 - last } { last = $1 } END { print gap + 0 }' /run/lab/answered
+    awk 'NR > 1 && $1 - last > gap { gap = $1 - last } { last = $1 } END { if (NR > 1) print gap + 0; else print "only " NR " answers" }' /run/lab/answered
     tail -n 1 /run/lab/answered >/run/lab/answered.last
     cat /run/lab/answered.last >/run/lab/answered
 }

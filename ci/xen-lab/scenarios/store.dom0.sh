@@ -5,7 +5,7 @@
 passed_in() {
     cat "$RESULTS/$1.txt"
     check "exit status of the store's tests in $1 ($(grep '^test result' "$RESULTS/$1.txt" || echo no result))" 0 "$2"
-    check_at_least "store tests passed in $1" 10 "$(sed -n 's/^test result: .* \([0-9]*\) passed.*/\1/p' "$RESULTS/$1.txt")"
+    check_at_least "store tests passed in $1" 20 "$(sed -n 's/^test result: .* \([0-9]*\) passed.*/\1/p' "$RESULTS/$1.txt")"
     saw "$(sed -n 's/^test result: .* \([0-9]*\) passed.*/\1/p' "$RESULTS/$1.txt") store tests passed in $1"
 }
 

@@ -7,7 +7,7 @@ guest_must up
 within 30 "the guest answers" ping -c 1 -W 1 10.77.0.2
 guest_must refused_in_use
 guest kernel_log_from_here
-GUEST_DEADLINE=$((ROUNDS * 8)) guest "take_and_give $ROUNDS" >"$RESULTS/rounds.txt"
+GUEST_DEADLINE=$((ROUNDS * 12)) guest "take_and_give $ROUNDS" >"$RESULTS/rounds.txt"
 ended=$?
 cat "$RESULTS/rounds.txt"
 guest front_log >"$RESULTS/netfront.log"

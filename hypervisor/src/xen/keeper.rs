@@ -20,7 +20,8 @@ use rustix::io::FdFlags;
 const NAME: &str = "xen-evtchn-keeper";
 
 /// The descriptor is its standard input, and that of the program it sleeps in: both hold it.
-/// Descriptors that we were started with ourselves are not its business.
+/// Descriptors that we were started with ourselves are not its business: the usual ones are closed, those beyond
+/// 9 a shell cannot name.
 const SCRIPT: &str = "\
     trap '' HUP INT QUIT PIPE ALRM TERM USR1 USR2 TSTP TTIN TTOU\n\
     exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-\n\

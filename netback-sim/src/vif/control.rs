@@ -1,9 +1,7 @@
 //! The control ring. The grant mapping messages are answered here; the hash messages are not
 //! supported, as netif.h provides for, and a frontend then does without.
 
-use xen_ring::{
-    Control, ControlMessage, ControlResponse, ControlStatus, GrefEntry, Layout, GREF_ENTRIES,
-};
+use xen_ring::{ControlMessage, ControlResponse, ControlStatus, GrefEntry, GREF_ENTRIES};
 
 use super::mappings::PER_QUEUE;
 use super::{Fault, Vif};
@@ -20,21 +18,24 @@ impl Vif {
         let Some((mut ring, port)) = self.control.take() else {
             return Ok(false);
         };
-        let mut answered = 0;
-        // One ring full a round: a guest that asks without end must not keep the data waiting.
-        for _ in 0..Control::SLOTS {
-            let Some(raw) = ring.pop()? else { break };
-            let request = raw.request();
-            let (status, data) = self.answer(&request.message);
-            ring.push(&ControlResponse::to(&request, status, data))?;
-            answered += 1;
-        }
-        let notify = (answered > 0).then(|| ring.publish());
+        // One a round: a list may be 512 pages to map, and a guest that asks without end must not keep the data
+        // waiting.
+        let popped = ring.pop();
+        let answered = match popped {
+            Ok(Some(raw)) => {
+                let request = raw.request();
+                let (status, data) = self.answer(&request.message);
+                let response = ControlResponse::to(&request, status, data);
+                ring.push(&response).map(|_| Some(ring.publish()))
+            }
+            Ok(None) => Ok(None),
+            Err(corrupt) => return Err(corrupt.into()),
+        };
         self.control = Some((ring, port));
-        let Some(notify) = notify else {
+        let Some(notify) = answered? else {
             return Ok(false);
         };
-        self.counters.control_messages.add(answered);
+        self.counters.control_messages.add(1);
         self.counters.gref_mapped.set(self.memory.kept.len() as u64);
         self.ring(port, notify);
         Ok(true)
@@ -77,9 +78,9 @@ impl Vif {
         let (queue, mut list) = self.list(queue, gref, entries)?;
         let memory = &mut self.memory;
         let prepared = memory.kept.prepare(&mut memory.foreign, queue, &mut list);
-        // A list that cannot be written back is refused: the guest would never learn which entry is bad.
-        let told = memory.write_list(gref, &list);
-        memory.kept.keep(prepared.filter(|_| told.is_some())?);
+        // netif.h has no statuses in this answer. Ours tell which entry is bad, if the list can be written.
+        let _ = memory.write_list(gref, &list);
+        memory.kept.keep(prepared?);
         tracing::debug!(
             queue,
             added = list.len(),

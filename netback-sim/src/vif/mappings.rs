@@ -21,6 +21,9 @@ use xen_ring::{ControlStatus, GrefEntry, Page};
 pub(super) const PER_QUEUE: usize = 4096;
 /// Pages mapped with one call. Frontends grow and shrink by about so many at a time.
 const TOGETHER: usize = 32;
+/// Regions for one queue: twice what it takes if they are full. A guest that announces pages one by one, or mixes
+/// those to be written with others, would otherwise use up the mappings that a process may have.
+const REGIONS: usize = 2 * PER_QUEUE / TOGETHER;
 
 /// A page that stays mapped.
 pub(super) struct Kept {
@@ -49,6 +52,11 @@ pub(super) struct Mappings {
     regions: Vec<Option<Region>>,
     /// Pages kept for each queue.
     of_queue: Vec<usize>,
+    /// Pages kept for all queues.
+    kept: usize,
+    /// Regions that there are, and places of those that are gone.
+    mapped: usize,
+    vacant: Vec<usize>,
 }
 
 impl Mappings {
@@ -57,6 +65,9 @@ impl Mappings {
             by_ref: Vec::new(),
             regions: Vec::new(),
             of_queue: vec![0; queues],
+            kept: 0,
+            mapped: 0,
+            vacant: Vec::new(),
         }
     }
 
@@ -69,12 +80,12 @@ impl Mappings {
     /// Whether nothing is kept.
     #[inline(always)]
     pub(super) fn is_empty(&self) -> bool {
-        self.by_ref.is_empty()
+        self.kept == 0
     }
 
     /// How many pages are kept.
     pub(super) fn len(&self) -> usize {
-        self.of_queue.iter().sum()
+        self.kept
     }
 
     /// How many queues there are.
@@ -93,7 +104,16 @@ impl Mappings {
         if !self.judge(queue, entries) {
             return None;
         }
-        let mut regions = Vec::new();
+        // Each is a mapping of ours, of which a process may have so many.
+        let runs = entries.chunk_by(|one, next| one.read_only == next.read_only);
+        let needed: usize = runs.map(|run| run.len().div_ceil(TOGETHER)).sum();
+        if self.mapped + needed > REGIONS * self.of_queue.len() {
+            for entry in entries {
+                entry.status = ControlStatus::BufferOverflow.to_raw() as u16;
+            }
+            return None;
+        }
+        let mut regions = Vec::with_capacity(needed);
         for run in entries.chunk_by_mut(|one, next| one.read_only == next.read_only) {
             for chunk in run.chunks_mut(TOGETHER) {
                 let refs: Vec<GrantRef> = chunk.iter().map(|entry| GrantRef(entry.gref)).collect();
@@ -138,8 +158,9 @@ impl Mappings {
     pub(super) fn keep(&mut self, candidates: Candidates) {
         for (access, refs, pages) in candidates.regions {
             self.of_queue[candidates.queue] += refs.len();
-            let vacant = self.regions.iter().position(Option::is_none);
-            let region = vacant.unwrap_or_else(|| {
+            self.kept += refs.len();
+            self.mapped += 1;
+            let region = self.vacant.pop().unwrap_or_else(|| {
                 self.regions.push(None);
                 self.regions.len() - 1
             });
@@ -203,6 +224,7 @@ impl Mappings {
         of.refs.retain(|kept| *kept != gref);
         self.by_ref[gref.0 as usize] = None;
         self.of_queue[queue] -= 1;
+        self.kept -= 1;
         Some(region)
     }
 
@@ -217,6 +239,8 @@ impl Mappings {
             return;
         };
         if refs.is_empty() {
+            self.mapped -= 1;
+            self.vacant.push(region);
             return;
         }
         match foreign.map(&refs, access) {
@@ -233,6 +257,9 @@ impl Mappings {
                 // not been announced.
                 tracing::warn!(%error, pages = refs.len(), "announced pages cannot be mapped again");
                 self.of_queue[queue] -= refs.len();
+                self.kept -= refs.len();
+                self.mapped -= 1;
+                self.vacant.push(region);
                 for gref in refs {
                     self.by_ref[gref.0 as usize] = None;
                 }

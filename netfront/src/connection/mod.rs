@@ -181,6 +181,17 @@ impl Connection {
         self.remove_keys()
     }
 
+    /// The kernel's netfront has no control ring and removes no keys of one: netback would try to map ours,
+    /// which is gone, and give up the next connection.
+    fn remove_control_keys(&mut self) -> Result<(), Error> {
+        if std::mem::take(&mut self.published) {
+            for key in [keys::CTRL_RING_REF, keys::EVENT_CHANNEL_CTRL] {
+                self.store.remove(&keys::join(&self.frontend, key))?;
+            }
+        }
+        Ok(())
+    }
+
     fn remove_keys(&mut self) -> Result<(), Error> {
         for key in keys::STALE {
             self.store.remove(&keys::join(&self.frontend, key))?;
@@ -188,7 +199,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Reads what is offered, and changes nothing.
+    /// Reads what is offered, and changes nothing of the vif.
     ///
     /// # Errors
     /// If there is no such vif, or a key makes no sense.
@@ -345,7 +356,10 @@ impl Connection {
         }
         match self.close_until(Instant::now() + deadline) {
             Err(error) if error.is_restore() => Ok(()),
-            other => other,
+            closed => {
+                let removed = self.remove_control_keys();
+                closed.and(removed)
+            }
         }
     }
 

@@ -273,7 +273,13 @@ impl Mapping {
 
     /// Nothing is asked any more.
     fn fall(&mut self, fault: &Fault) {
-        tracing::warn!("the control ring is given up, packets go on: {fault}");
+        // Of a broken ring and of a restore tells who ends the connection for it.
+        if !matches!(
+            fault,
+            Fault::Corrupt(_) | Fault::Hypervisor(hypervisor::Error::Restored)
+        ) {
+            tracing::warn!("the control ring is given up, packets go on: {fault}");
+        }
         self.state = State::Down;
         match self.doing.take() {
             Some((Job::Add(pages, grown), _)) => {

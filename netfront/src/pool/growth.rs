@@ -4,8 +4,9 @@
 //! control thread grants a batch and leaves it here. If the batch comes too late the queue grants
 //! inline, and counts it.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crossbeam_queue::ArrayQueue;
 use hypervisor::{Access, DomId, Domain, GrantRef, SharedPages};
@@ -46,6 +47,9 @@ pub struct Growth {
     /// The control thread announces pages to the backend, so it has to know of all that come and go.
     announces: AtomicBool,
     orders: ArrayQueue<Order>,
+    /// What found no room there, and whether there is any.
+    late: Mutex<VecDeque<Order>>,
+    is_late: AtomicBool,
     /// Pages that the control thread granted.
     pub pages: AtomicU64,
 }
@@ -75,6 +79,8 @@ impl Growth {
             control: OnceLock::new(),
             announces: AtomicBool::new(false),
             orders: ArrayQueue::new(ORDERS),
+            late: Mutex::default(),
+            is_late: AtomicBool::new(false),
             pages: AtomicU64::new(0),
         }
     }
@@ -155,7 +161,16 @@ impl Growth {
 
     /// Called by the control thread: what the queue has done, in order.
     pub(crate) fn next_order(&self) -> Option<Order> {
-        self.orders.pop()
+        if let Some(order) = self.orders.pop() {
+            return Some(order);
+        }
+        if !self.is_late.load(Ordering::Acquire) {
+            return None;
+        }
+        let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+        let order = late.pop_front();
+        self.is_late.store(!late.is_empty(), Ordering::Release);
+        order
     }
 
     /// Called by the queue: the pool grew inline.
@@ -178,9 +193,18 @@ impl Growth {
     }
 
     fn order(&self, order: Order) {
-        // A full lane: pages that grew stay unannounced, and those that leave are freed as soon as the
-        // backend lets go, which the kernel sees to.
-        let _ = self.orders.push(order);
+        // Behind what is late already: a page must not leave before it was announced.
+        let full = match self.is_late.load(Ordering::Acquire) {
+            true => Some(order),
+            false => self.orders.push(order).err(),
+        };
+        if let Some(order) = full {
+            // None may be lost: a page that leaves is freed only when the backend has let go. The control thread
+            // is that far behind only while the store does not answer.
+            let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+            late.push_back(order);
+            self.is_late.store(true, Ordering::Release);
+        }
         if let Some(control) = self.control.get() {
             control.wake();
         }

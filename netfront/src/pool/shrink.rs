@@ -27,7 +27,9 @@ impl Pool {
                 .is_some_and(|batch| batch.pages == free_of[number])
         });
         let Some(number) = idle else { return 0 };
-        let (gone, kept) = std::mem::take(&mut self.free)
+        // With the room that it had: the data path puts pages back and must not allocate for it.
+        let room = Vec::with_capacity(self.free.capacity());
+        let (gone, kept) = std::mem::replace(&mut self.free, room)
             .into_iter()
             .partition::<Vec<_>, _>(|page| self.entry(page).batch as usize == number);
         self.free.extend(kept);

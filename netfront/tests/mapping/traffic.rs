@@ -163,13 +163,12 @@ fn pages_that_the_pool_grows_by_are_mapped_and_leave_the_backend_before_they_are
 }
 
 #[test]
-fn a_frontend_that_is_gone_without_a_word_leaves_nothing_that_stops_the_next() {
+fn a_connection_that_is_made_anew_announces_its_pages_anew_and_leaves_no_mapping_behind() {
     let world = World::new();
     let backend = serve(&world, |_| {});
     let mut device = Device::builder(0).connect(&world.front).unwrap();
     wait_mapped(&mut device, POOLS);
     for round in 0..3 {
-        // A backend that dies, too: whoever comes next keeps nothing of what was.
         device = device.reconnect().unwrap();
         wait_mapped(&mut device, POOLS);
         echo(&mut device, round);

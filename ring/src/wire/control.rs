@@ -47,7 +47,8 @@ pub enum ControlMessage {
         /// The queue.
         queue: u32,
     },
-    /// Keep the pages of a list mapped (9): all or none; each entry gets a status.
+    /// Keep the pages of a list mapped (9): all or none. netif.h has no status for each entry here, as it has for
+    /// [`Self::DelGrefMapping`].
     AddGrefMapping {
         /// The queue.
         queue: u32,

@@ -14,6 +14,8 @@ use std::time::Duration;
 use netfront::consumer::TapCounters;
 use netfront::engine::Service;
 use netfront::hypervisor::Domain;
+use rustix::fs::{flock, FlockOperation};
+use rustix::io::Errno;
 use serde_json::{json, Value};
 
 use crate::args::Stats;
@@ -124,6 +126,25 @@ pub fn claim(path: &Path) -> Result<(), Failure> {
             path.display()
         ))),
         Err(_) => Ok(()),
+    }
+}
+
+/// Holds a vif of the real Xen against other netfronts, whatever their control sockets, until the value is dropped
+/// or the process ends.
+pub fn hold(vif: u32) -> Result<fs::File, Failure> {
+    let path = PathBuf::from(format!("/run/netfront/vif{vif}.lock"));
+    let failed = |what: &str| Failure::io(format!("{what} {}", path.display()));
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory).map_err(failed("creating the directory of"))?;
+    }
+    let file = fs::File::create(&path).map_err(failed("creating"))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(Errno::WOULDBLOCK) => Err(Failure::NotHere(format!(
+            "another netfront drives vif {vif} ({} is locked): two drivers of one vif would fight; end it first",
+            path.display()
+        ))),
+        Err(error) => Err(failed("locking")(error.into())),
     }
 }
 

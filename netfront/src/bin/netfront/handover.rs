@@ -13,7 +13,6 @@ use serde_json::json;
 use crate::args::{Give, Take};
 use crate::control;
 use crate::failure::Failure;
-use crate::ground::control_socket;
 use crate::output::say;
 use crate::sysfs::{Interface, Vif};
 
@@ -59,15 +58,14 @@ pub fn give(args: &Give) -> Result<(), Failure> {
         return Ok(());
     }
     // A driver of ours that runs would be cut off, and would take the vif back.
-    control::claim(&control_socket(None, args.vif))?;
+    let _held = control::hold(args.vif)?;
     let mut connection = Connection::open(&Domain::xen()?, args.vif)?;
     connection.hand_over(deadline)?;
-    if vif.driver_is_loaded() {
-        vif.bind(deadline)
-            .map_err(|failure| hint(failure, args.vif))?;
-    } else {
-        Vif::load_driver()?;
+    if !vif.driver_is_loaded() {
+        vif.load_driver(deadline)?;
     }
+    vif.bind(deadline)
+        .map_err(|failure| hint(failure, args.vif))?;
     let name = connected(&vif, &mut connection, deadline)?;
     let text = format!("the kernel's driver has it again, as {name}");
     tell(args.json, args.vif, "given", Some(&name), &text);

@@ -51,9 +51,13 @@ impl QueueOptions {
 pub fn run(args: Run) -> Result<(), Failure> {
     let (bell, held) = Bell::new()?;
     let domain = domain(&args.ground)?;
-    if args.ground.sim.is_none() {
-        Vif::new(args.vif).not_in_use().map_err(Failure::NotHere)?;
-    }
+    let _held = match args.ground.sim {
+        Some(_) => None,
+        None => {
+            Vif::new(args.vif).not_in_use().map_err(Failure::NotHere)?;
+            Some(control::hold(args.vif)?)
+        }
+    };
     let path = args
         .control
         .clone()

@@ -1,7 +1,6 @@
 //! What the kernel knows of a vif, and how it is told to take it or to let it go.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -115,8 +114,6 @@ impl Vif {
         self.tell("bind", deadline)
     }
 
-    /// Writes the vif's name to a file of the driver, in a process of its own: the kernel may hold whoever
-    /// writes there for ever, and cannot be interrupted.
     fn tell(&self, file: &str, deadline: Duration) -> Result<(), Failure> {
         let path = self.drivers().join(DRIVER).join(file);
         // Asked here, since the child could only say it in its own words.
@@ -127,57 +124,69 @@ impl Vif {
                 "opening {} (as root?)",
                 path.display()
             )))?;
-        let mut child = Command::new("/bin/sh")
+        let mut write = Command::new("/bin/sh");
+        write
             .args(["-c", "printf %s \"$1\" >\"$2\"", "sh", &self.name])
-            .arg(&path)
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(Failure::io(format!("writing to {}", path.display())))?;
-        let start = Instant::now();
-        loop {
-            match child.try_wait() {
-                Ok(Some(status)) if status.success() => return Ok(()),
-                Ok(Some(_)) => {
-                    return Err(Failure::Verdict(format!(
-                        "the kernel refused {} at {}: dmesg may say why",
-                        self.name,
-                        path.display()
-                    )))
-                }
-                Ok(None) if start.elapsed() < deadline => std::thread::sleep(TICK),
-                Ok(None) => {
-                    return Err(Failure::Verdict(format!(
-                        "the kernel was not done with {} at {} after {} s: its driver waits for the backend. \
-                         Process {} goes on waiting; a backend that moves on, or `xl network-detach` in dom0, \
-                         ends it",
-                        self.name,
-                        path.display(),
-                        deadline.as_secs(),
-                        child.id()
-                    )))
-                }
-                Err(error) => return Err(Failure::io("waiting for the kernel's driver")(error)),
-            }
-        }
+            .arg(&path);
+        let what = format!("{} at {}", self.name, path.display());
+        done_within(&mut write, &what, deadline)
     }
 
-    /// Loads the kernel's netfront, which then takes every vif that nobody has.
+    /// Loads the kernel's netfront, and keeps it from taking any vif by itself: it would take those of
+    /// other drivers of ours too.
     ///
     /// # Errors
-    /// When there is no such module, or nobody to load it.
-    pub fn load_driver() -> Result<(), Failure> {
-        let status = Command::new("modprobe").arg("xen-netfront").status();
-        match status {
-            Ok(status) if status.success() => Ok(()),
-            Ok(_) => Err(Failure::NotHere(
-                "`modprobe xen-netfront` failed: is the module in this kernel, and are you root?"
-                    .into(),
-            )),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Failure::NotHere(
-                "the kernel's netfront is not loaded, and there is no modprobe to load it".into(),
-            )),
-            Err(error) => Err(Failure::io("running modprobe xen-netfront")(error)),
+    /// When there is no such module, nobody to load it, or no right to.
+    pub fn load_driver(&self, deadline: Duration) -> Result<(), Failure> {
+        let path = self.root.join("bus/xen/drivers_autoprobe");
+        let switch = |to: &str| {
+            fs::write(&path, to).map_err(Failure::io(format!(
+                "writing {to} to {} (as root?)",
+                path.display()
+            )))
+        };
+        let before = fs::read_to_string(&path)
+            .map_err(Failure::io(format!("reading {}", path.display())))?;
+        switch("0")?;
+        let loaded = done_within(
+            Command::new("modprobe").arg("xen-netfront"),
+            "modprobe xen-netfront",
+            deadline,
+        );
+        switch(before.trim())?;
+        loaded
+    }
+}
+
+/// Runs what has the kernel do something with a vif, in a process of its own: the kernel may hold whoever asks for
+/// ever, and cannot be interrupted.
+fn done_within(command: &mut Command, what: &str, deadline: Duration) -> Result<(), Failure> {
+    let mut child = command
+        .stdin(Stdio::null())
+        // Held by a process that the kernel holds, our output would keep its reader waiting.
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(Failure::io(format!("starting {what}")))?;
+    let start = Instant::now();
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) if status.success() => return Ok(()),
+            Ok(Some(_)) => {
+                return Err(Failure::Verdict(format!(
+                    "the kernel refused {what}: dmesg may say why"
+                )))
+            }
+            Ok(None) if start.elapsed() < deadline => std::thread::sleep(TICK),
+            Ok(None) => {
+                return Err(Failure::Verdict(format!(
+                    "the kernel was not done with {what} after {} s: its driver waits for the backend. \
+                     Process {} goes on waiting; a backend that moves on, or `xl network-detach` in dom0, ends it",
+                    deadline.as_secs(),
+                    child.id()
+                )))
+            }
+            Err(error) => return Err(Failure::io("waiting for the kernel's driver")(error)),
         }
     }
 }
