@@ -102,7 +102,7 @@ fn the_program_goes_on_after_a_restore_and_its_counters_say_so() {
     // Two handles each time: the queue's and the control ring's.
     let said = frontend.errors();
     let parked =
-        "(domid 1 -> 1): its event channels are dead, and the old event channel handle is parked";
+        "(domid 1 -> 1): its event channels are dead; the old event channel handle is parked";
     assert_eq!(said.matches(parked).count(), 6, "{said}");
     assert_eq!(stage.kernel_bugs(), 0);
 }
