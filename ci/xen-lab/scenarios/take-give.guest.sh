@@ -39,6 +39,10 @@ take_and_give() {
         ip addr add 10.77.0.2/24 dev xn0 || return 1
         pinged ours || return 1
         echo "round $round: ours works"
+        if [ "$round" = 5 ]; then
+            # give loads it again, and lets it have this one vif.
+            modprobe -r xen-netfront || { echo "round $round: the kernel's netfront cannot be unloaded"; return 1; }
+        fi
         if [ "$round" = 3 ]; then
             # A crash: give finds a backend that is connected to nobody.
             kill -KILL "$(cat /run/lab/netfront.pid)"
