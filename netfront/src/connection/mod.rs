@@ -21,6 +21,7 @@
 mod features;
 pub(crate) mod keys;
 mod offer;
+mod publish;
 mod restore;
 mod state;
 
@@ -38,7 +39,6 @@ use restore::Restore;
 pub use state::XenbusState;
 
 use crate::control::ControlKeys;
-use crate::queue::{Ports, QueueKeys};
 use crate::Error;
 
 /// How long a watch may be silent before the key is read anyway: an event can be lost (xenstore-rs
@@ -170,35 +170,6 @@ impl Connection {
         }
     }
 
-    /// Leaves the vif as a driver that was never here would: nothing of ours in the store, both sides at the
-    /// start. What stays would be read as the next driver's word: a `ctrl-ring-ref` of ours makes netback
-    /// map a page that is gone, and refuse the kernel's netfront for it.
-    ///
-    /// # Errors
-    /// As [`Self::prepare`].
-    pub fn hand_over(&mut self, deadline: Duration) -> Result<(), Error> {
-        self.prepare(deadline)?;
-        self.remove_keys()
-    }
-
-    /// The kernel's netfront has no control ring and removes no keys of one: netback would try to map ours,
-    /// which is gone, and give up the next connection.
-    fn remove_control_keys(&mut self) -> Result<(), Error> {
-        if std::mem::take(&mut self.published) {
-            for key in [keys::CTRL_RING_REF, keys::EVENT_CHANNEL_CTRL] {
-                self.store.remove(&keys::join(&self.frontend, key))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn remove_keys(&mut self) -> Result<(), Error> {
-        for key in keys::STALE {
-            self.store.remove(&keys::join(&self.frontend, key))?;
-        }
-        Ok(())
-    }
-
     /// Reads what is offered, and changes nothing of the vif.
     ///
     /// # Errors
@@ -206,60 +177,6 @@ impl Connection {
     pub fn look(&mut self, deadline: Duration) -> Result<Offer, Error> {
         self.find_backend(Instant::now() + deadline)?;
         self.read_offer()
-    }
-
-    /// Publishes a control ring with the next [`Self::publish`], or none.
-    pub fn control_ring(&mut self, keys: Option<ControlKeys>) {
-        self.control = keys;
-    }
-
-    /// Writes what the backend needs, then state Connected.
-    ///
-    /// # Errors
-    /// When the store refuses.
-    pub fn publish(
-        &mut self,
-        queue: &QueueKeys,
-        offer: &Features,
-        wants: &Wants,
-    ) -> Result<(), Error> {
-        self.remove_keys()?;
-        if offer.max_queues > 1 {
-            self.put(keys::MULTI_QUEUE_NUM_QUEUES, 1)?;
-        }
-        self.put(keys::TX_RING_REF, queue.tx_ring.0)?;
-        self.put(keys::RX_RING_REF, queue.rx_ring.0)?;
-        match queue.ports {
-            Ports::Shared(port) => self.put(keys::EVENT_CHANNEL, port.0)?,
-            Ports::Split { rx, tx } => {
-                self.put(keys::EVENT_CHANNEL_TX, tx.0)?;
-                self.put(keys::EVENT_CHANNEL_RX, rx.0)?;
-            }
-        }
-        if let Some(ControlKeys { ring, port }) = self.control {
-            self.put(keys::CTRL_RING_REF, ring.0)?;
-            self.put(keys::EVENT_CHANNEL_CTRL, port.0)?;
-        }
-        self.put(keys::REQUEST_RX_COPY, 1)?;
-        // Without it netback turns its stall detection off and drains after 30 ms.
-        self.put(keys::FEATURE_RX_NOTIFY, 1)?;
-        self.put(keys::FEATURE_SG, u32::from(wants.sg))?;
-        let gso = u32::from(wants.gso && wants.sg && wants.csum_offload);
-        self.put(keys::FEATURE_GSO_TCPV4, gso)?;
-        self.put(keys::FEATURE_GSO_TCPV6, gso)?;
-        self.put(
-            keys::FEATURE_NO_CSUM_OFFLOAD,
-            u32::from(!wants.csum_offload),
-        )?;
-        self.put(
-            keys::FEATURE_IPV6_CSUM_OFFLOAD,
-            u32::from(wants.csum_offload),
-        )?;
-        self.told = true;
-        self.published = true;
-        // Written to one directory and not, in part, to that of before a restore.
-        self.same_life()?;
-        self.set_state(XenbusState::Connected)
     }
 
     /// Waits until the backend is Connected: it has mapped the rings and its hotplug script is done.
@@ -429,12 +346,6 @@ impl Connection {
             Err(hypervisor::Error::StorePermission { .. }) => Ok(None),
             other => Ok(other?),
         }
-    }
-
-    fn put(&mut self, key: &str, value: u32) -> Result<(), Error> {
-        Ok(self
-            .store
-            .write(&keys::join(&self.frontend, key), &value.to_string())?)
     }
 
     fn set_state(&mut self, state: XenbusState) -> Result<(), Error> {

@@ -1,0 +1,99 @@
+//! What the frontend says of itself in the store: its rings, channels and wishes; and how all of it goes again.
+
+use std::time::Duration;
+
+use super::{keys, Connection, Features, Wants, XenbusState};
+use crate::control::ControlKeys;
+use crate::queue::{Ports, QueueKeys};
+use crate::Error;
+
+impl Connection {
+    /// Publishes a control ring with the next [`Self::publish`], or none.
+    pub fn control_ring(&mut self, keys: Option<ControlKeys>) {
+        self.control = keys;
+    }
+
+    /// Writes what the backend needs, then state Connected.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub fn publish(
+        &mut self,
+        queue: &QueueKeys,
+        offer: &Features,
+        wants: &Wants,
+    ) -> Result<(), Error> {
+        self.remove_keys()?;
+        if offer.max_queues > 1 {
+            self.put(keys::MULTI_QUEUE_NUM_QUEUES, 1)?;
+        }
+        self.put(keys::TX_RING_REF, queue.tx_ring.0)?;
+        self.put(keys::RX_RING_REF, queue.rx_ring.0)?;
+        match queue.ports {
+            Ports::Shared(port) => self.put(keys::EVENT_CHANNEL, port.0)?,
+            Ports::Split { rx, tx } => {
+                self.put(keys::EVENT_CHANNEL_TX, tx.0)?;
+                self.put(keys::EVENT_CHANNEL_RX, rx.0)?;
+            }
+        }
+        if let Some(ControlKeys { ring, port }) = self.control {
+            self.put(keys::CTRL_RING_REF, ring.0)?;
+            self.put(keys::EVENT_CHANNEL_CTRL, port.0)?;
+        }
+        self.put(keys::REQUEST_RX_COPY, 1)?;
+        // Without it netback turns its stall detection off and drains after 30 ms.
+        self.put(keys::FEATURE_RX_NOTIFY, 1)?;
+        self.put(keys::FEATURE_SG, u32::from(wants.sg))?;
+        let gso = u32::from(wants.gso && wants.sg && wants.csum_offload);
+        self.put(keys::FEATURE_GSO_TCPV4, gso)?;
+        self.put(keys::FEATURE_GSO_TCPV6, gso)?;
+        self.put(
+            keys::FEATURE_NO_CSUM_OFFLOAD,
+            u32::from(!wants.csum_offload),
+        )?;
+        self.put(
+            keys::FEATURE_IPV6_CSUM_OFFLOAD,
+            u32::from(wants.csum_offload),
+        )?;
+        self.told = true;
+        self.published = true;
+        // Written to one directory and not, in part, to that of before a restore.
+        self.same_life()?;
+        self.set_state(XenbusState::Connected)
+    }
+
+    fn put(&mut self, key: &str, value: u32) -> Result<(), Error> {
+        Ok(self
+            .store
+            .write(&keys::join(&self.frontend, key), &value.to_string())?)
+    }
+
+    /// Leaves the vif as a driver that was never here would: nothing of ours in the store, both sides at the
+    /// start. What stays would be read as the next driver's word: a `ctrl-ring-ref` of ours makes netback
+    /// map a page that is gone, and refuse the kernel's netfront for it.
+    ///
+    /// # Errors
+    /// As [`Self::prepare`].
+    pub fn hand_over(&mut self, deadline: Duration) -> Result<(), Error> {
+        self.prepare(deadline)?;
+        self.remove_keys()
+    }
+
+    /// The kernel's netfront has no control ring and removes no keys of one: netback would try to map ours,
+    /// which is gone, and give up the next connection.
+    pub(super) fn remove_control_keys(&mut self) -> Result<(), Error> {
+        if std::mem::take(&mut self.published) {
+            for key in [keys::CTRL_RING_REF, keys::EVENT_CHANNEL_CTRL] {
+                self.store.remove(&keys::join(&self.frontend, key))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_keys(&mut self) -> Result<(), Error> {
+        for key in keys::STALE {
+            self.store.remove(&keys::join(&self.frontend, key))?;
+        }
+        Ok(())
+    }
+}
