@@ -1,6 +1,15 @@
 # shellcheck shell=sh
 # The measures that more than one scenario takes: pings, TCP throughput, a file's way there and back.
 
+# traffic_both MEBIBYTES: everything that a vif is there for, both ways; the file is of that size.
+traffic_both() {
+    ping_both 20
+    tcp_both 3
+    udp_both 3
+    stage "$SCENARIO: a file of $1 MiB there and back"
+    file_both "$1"
+}
+
 # pings_answered OUTPUT-OF-PING: how many of the packets came back.
 pings_answered() { sed -n 's/.* \([0-9]*\) packets received.*/\1/p'; }
 

@@ -55,10 +55,25 @@ within() {
 
 # guest_start [SETTING...]: creates the guest and waits until its agent answers. A SETTING is a line that stands
 # instead of the one in the guest's configuration.
+guest_start() {
+    # shellcheck disable=SC2153 # from /lab/settings
+    if [ "$SNAPSHOT" = yes ]; then
+        snapshot_once
+        guest_from_snapshot "$@"
+    else
+        guest_boot "$@"
+    fi
+    # A fresh one each time: a server whose client was killed in the middle answers "busy".
+    killall iperf3 2>/dev/null
+    iperf3 -s -D >/dev/null 2>&1
+    stage "$SCENARIO: the guest is up (domain $DOMID)"
+}
+
+# guest_boot [SETTING...]: a guest that boots.
 #
 # An emulated hardware container dies once in a while in the guest kernel's first second, before anything of ours
 # runs in it: then there is another one, and the scenario's line says so. A PV guest has no such excuse.
-guest_start() {
+guest_boot() {
     for attempt in 1 2 3; do
         guest_create "$@"
         if await_node "$NODE/data/lab/reply" "0 0 0" "$BOOT_DEADLINE"; then
@@ -73,21 +88,46 @@ guest_start() {
         [ "$attempt" -lt 3 ] || fail "the guest's kernel died three times while it booted: see guest-console-of-attempt-*.txt"
         saw "the guest's kernel died while it booted, attempt $attempt"
     done
-    # A fresh one each time: a server whose client was killed in the middle answers "busy".
-    killall iperf3 2>/dev/null
-    iperf3 -s -D >/dev/null 2>&1
-    stage "$SCENARIO: the guest is up (domain $DOMID)"
 }
 
 # guest_create [SETTING...]: the domain, with a node for the agent's commands.
 guest_create() {
     xl create "/lab/guests/$GUEST.cfg" "$@" || fail "xl create /lab/guests/$GUEST.cfg $*"
+    guest_named
+    echo 0 >/run/lab/sequence
+    command_node
+}
+
+# snapshot_once: a kind of guest that takes minutes to boot does so once for all scenarios, without a vif,
+# and is kept on a disk of its own as it is when its agent waits for the first command.
+snapshot_once() {
+    [ ! -e /run/lab/snapshot ] || return 0
+    guest_boot 'vif=[]'
+    stage "$SCENARIO: the guest has booted and is saved, for all scenarios"
+    xl save "$GUEST_NAME" "$(disk 768)" >"$RESULTS/xl-save-snapshot.txt" 2>&1 || fail "xl save: $(tail -n 1 "$RESULTS/xl-save-snapshot.txt")"
+    : >/run/lab/snapshot
+}
+
+# guest_from_snapshot [SETTING...]: the guest that has booted, with the vif that this scenario wants.
+guest_from_snapshot() {
+    { cat "/lab/guests/$GUEST.cfg" && printf '%s\n' "$@"; } >/run/lab/guest.cfg
+    xl restore /run/lab/guest.cfg "$(disk 768)" >"$RESULTS/xl-restore-snapshot.txt" 2>&1 ||
+        fail "xl restore: $(tail -n 1 "$RESULTS/xl-restore-snapshot.txt")"
+    echo 0 >/run/lab/sequence
+    guest_moved
+    guest_must true
+    # The guest's kernel looks for new devices when it boots and when their nodes change, not when it is restored.
+    for vif in $(xenstore-list "$NODE/device/vif" 2>/dev/null); do
+        xenstore-write "$NODE/device/vif/$vif/state" "$(xenstore-read "$NODE/device/vif/$vif/state")"
+    done
+}
+
+# guest_named: the variables that hold the guest's number.
+guest_named() {
     DOMID=$(xl domid "$GUEST_NAME") || fail "no domain id of the guest"
     # shellcheck disable=SC2034 # for scenarios
     VIF=vif$DOMID.0
     NODE=/local/domain/$DOMID
-    echo 0 >/run/lab/sequence
-    command_node
 }
 
 # command_node: the node through which the agent gets its commands, with the last one, which it has done, in it.
@@ -99,10 +139,7 @@ command_node() {
 
 # guest_moved: after a restore the guest has another number, and a folder in the store that knows nothing of the agent.
 guest_moved() {
-    DOMID=$(xl domid "$GUEST_NAME") || fail "no domain id of the guest after its restore"
-    # shellcheck disable=SC2034 # for scenarios
-    VIF=vif$DOMID.0
-    NODE=/local/domain/$DOMID
+    guest_named
     command_node
 }
 

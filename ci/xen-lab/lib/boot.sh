@@ -3,7 +3,7 @@
 #
 # com1 is the console of Xen and dom0. com2 carries only the lab's own lines (stage, result, done), so
 # that no kernel message can cut one in two. Files come out as a tar archive on a raw disk;
-# a second one takes a guest that is saved.
+# a second one takes a guest that a scenario saves, a third one the guest that all scenarios start from.
 
 QEMU=
 # QEMU loads its accelerator and disk drivers at run time, out of the unpacked packages.
@@ -34,6 +34,7 @@ qemu_arguments() {
     ARGUMENTS=("${clock[@]}" -m "$MEMORY"
         -nodefaults -no-reboot -display none -L "$ROOT/usr/share/qemu" -L "$ROOT/usr/share/seabios"
         -drive "file=$WORK/results.disk,format=raw,if=ide" -drive "file=$WORK/saved.disk,format=raw,if=ide"
+        -drive "file=$WORK/snapshot.disk,format=raw,if=ide"
         -kernel "$CACHE/base/xen.elf" -append "$xen"
         -initrd "$ROOT/boot/vmlinuz-$KERNEL console=hvc0 quiet ${XEN_LAB_DOM0_ARGUMENTS:-},$WORK/dom0.img")
 }

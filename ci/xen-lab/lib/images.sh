@@ -50,6 +50,15 @@ put_scenarios() {
     [ "$SCENARIO_FOLDER" = "$LAB/scenarios" ] || cp "$SCENARIO_FOLDER"/*."$2.sh" "$1/lab/scenarios/"
 }
 
+# snapshot: whether the guest boots once for all scenarios. For one alone it is of no use, and less like a guest's life.
+snapshot() {
+    local scenario guests=0
+    for scenario in "${SCENARIOS[@]}"; do
+        [ ! -f "$SCENARIO_FOLDER/$scenario.guest.sh" ] || guests=$((guests + 1))
+    done
+    if [ "$BOOTS_ONCE" = yes ] && [ "$guests" -gt 1 ]; then echo yes; else echo no; fi
+}
+
 # The parts of this run: scripts, scenarios, the guest's configuration, the programs under test.
 build_images() {
     local guest=$WORK/guest dom0=$WORK/dom0 scenario file parts
@@ -83,6 +92,7 @@ build_images() {
         printf 'SHELL_WANTED=%s\n' "$SHELL_WANTED"
         printf 'SCENARIO_DEADLINE=%s\n' "$SCENARIO_DEADLINE"
         printf 'BOOT_DEADLINE=%s\n' "$BOOT_DEADLINE"
+        printf 'SNAPSHOT=%s\n' "$(snapshot)"
         [ ${#VARIABLES[@]} -eq 0 ] || printf '%s\n' "${VARIABLES[@]}"
     } >"$dom0/lab/settings"
     for scenario in "${SCENARIOS[@]}"; do printf '%s\n' "$scenario"; done >"$dom0/lab/plan"

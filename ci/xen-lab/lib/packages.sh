@@ -75,6 +75,14 @@ in_root() {
     return 1
 }
 
+# revision: of the code that is tested, with a + if the tree holds more than it.
+revision() {
+    local revision
+    revision=$(git -C "$LAB" rev-parse --short HEAD 2>/dev/null) || revision=unknown
+    [ -z "$(git -C "$LAB" status --porcelain 2>/dev/null)" ] || revision=$revision+
+    printf '%s' "$revision"
+}
+
 prepare_packages() {
     local wanted
     ROOT=$CACHE/root
@@ -91,5 +99,5 @@ prepare_packages() {
     QEMU_VERSION=$(tool qemu-system-x86_64 --version | sed -n '1s/^QEMU emulator version \([^ ]*\).*/\1/p')
     say "packages: Xen 4.17, Linux $KERNEL, QEMU $QEMU_VERSION"
     # With the results: figures without the versions that made them are worth little.
-    printf 'linux %s\nqemu %s\n' "$KERNEL" "$QEMU_VERSION" >"$OUT/versions.txt"
+    printf 'linux %s\nqemu %s\nrevision %s\nday %s\n' "$KERNEL" "$QEMU_VERSION" "$(revision)" "$(date -u +%F)" >"$OUT/versions.txt"
 }

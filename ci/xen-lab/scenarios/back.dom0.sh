@@ -10,11 +10,7 @@ carry() {
     within 30 "the guest answers" ping -c 1 -W 1 10.77.0.2
     backend_check
     stage "$SCENARIO: connected, by $1"
-    ping_both 20
-    tcp_both 3
-    udp_both 3
-    stage "$SCENARIO: a file of 64 MiB there and back, by $1"
-    file_both 64
+    traffic_both 64
     backend_detach
     saw "$(counted_by_backend tx_packets) frames from the guest and $(counted_by_backend rx_packets) to it in $calls calls ($each a packet)"
 }

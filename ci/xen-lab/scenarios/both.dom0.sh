@@ -9,11 +9,7 @@ guest_must front_address
 within 30 "the guest answers" ping -c 1 -W 1 10.77.0.2
 backend_check
 stage "$SCENARIO: connected"
-ping_both 20
-tcp_both 3
-udp_both 3
-stage "$SCENARIO: a file of 64 MiB there and back"
-file_both 64
+traffic_both 64
 guest_must front_stats >"$RESULTS/stats-at-end.json"
 mapped=$(sed -n 's/^ *"gref_mapped": \([0-9]*\).*/\1/p' "$RESULTS/stats-at-end.json")
 check_at_least "pages that the backend keeps mapped, as netfront counts them" 768 "$mapped"

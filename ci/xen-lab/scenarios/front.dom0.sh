@@ -18,11 +18,7 @@ mappings=$(guest front_mappings)
 check_at_least "regions of shared pages that the kernel sees" 1 "$mappings"
 guest_must witness_start
 
-ping_both 20
-tcp_both 3
-udp_both 3
-stage "$SCENARIO: a file of 64 MiB there and back"
-file_both 64
+traffic_both 64
 
 guest_must front_stats >"$RESULTS/stats-at-end.json"
 guest front_log >"$RESULTS/netfront.log"

@@ -28,6 +28,8 @@ unplug() {
 }
 
 guest_start
+# Both kernels' logs are about this scenario alone.
+kernel_log_from_here
 guest kernel_log_from_here
 guest_must front_start
 guest_must front_wait
@@ -70,4 +72,5 @@ backend_again
 back_again "a stop of netback-sim"
 guest front_log >"$RESULTS/netfront.log"
 check "lines of level warning or above in the guest's log" none "$(guest kernel_warnings)"
+check "lines of level warning or above in dom0's log" none "$(kernel_warnings)"
 guest_must front_stop

@@ -1,16 +1,7 @@
 # shellcheck shell=sh source=/dev/null
 # save-restore, the guest's side: the kernel's netfront, or ours as in the scenario `front`.
 . /lab/scenarios/front.guest.sh
-
-kernel_start() {
-    modprobe xen-netfront || return 1
-    tries=50
-    until [ -e /sys/class/net/eth0 ] || [ "$tries" -eq 0 ]; do
-        sleep 0.2
-        tries=$((tries - 1))
-    done
-    ip addr add 10.77.0.2/24 dev eth0 && ip link set eth0 up
-}
+. /lab/scenarios/linux-linux.guest.sh
 
 # The monotonic clock, in tenths of a second: it stands still while the guest is saved. The uptime does not.
 tenths() { awk '/^now at/ { printf "%d\n", $3 / 100000000; exit }' /proc/timer_list; }
