@@ -40,23 +40,24 @@ tcp_both() {
     saw "TCP $to_guest Mbit/s to the guest, $from_guest from it"
 }
 
-# udp_both SECONDS: both directions at a rate that an emulated machine can carry; nine tenths must arrive.
+# udp_both SECONDS: both directions at a rate that an emulated machine can carry; at most a tenth may be lost.
 udp_both() {
-    timeout $(($1 + 30)) iperf3 -u -c 10.77.0.2 -t "$1" -b 4M -l 1400 -f m >"$RESULTS/udp-to-guest.txt" 2>&1
-    to_guest=$(datagrams_received <"$RESULTS/udp-to-guest.txt")
-    timeout $(($1 + 30)) iperf3 -u -R -c 10.77.0.2 -t "$1" -b 4M -l 1400 -f m >"$RESULTS/udp-from-guest.txt" 2>&1
-    from_guest=$(datagrams_received <"$RESULTS/udp-from-guest.txt")
-    tail -n 4 "$RESULTS/udp-to-guest.txt"
-    tail -n 4 "$RESULTS/udp-from-guest.txt"
-    # Of what the rate makes in that time; what iperf3 calls lost does not hold what is lost at the end.
-    least=$(($1 * 4000000 * 9 / 10 / 8 / 1400))
-    check_at_least "datagrams that the guest received" "$least" "$to_guest"
-    check_at_least "datagrams that dom0 received" "$least" "$from_guest"
-    saw "UDP $to_guest datagrams to the guest, $from_guest from it"
+    timeout $(($1 + 30)) iperf3 -u -c 10.77.0.2 -t "$1" -b 4M -l 1400 -w 2M -f m >"$RESULTS/udp-to-guest.txt" 2>&1
+    timeout $(($1 + 30)) iperf3 -u -R -c 10.77.0.2 -t "$1" -b 4M -l 1400 -w 2M -f m >"$RESULTS/udp-from-guest.txt" 2>&1
+    for way in to from; do
+        tail -n 4 "$RESULTS/udp-$way-guest.txt"
+        lost=$(datagrams 1 <"$RESULTS/udp-$way-guest.txt")
+        all=$(datagrams 2 <"$RESULTS/udp-$way-guest.txt")
+        # Without a single datagram iperf3 says that none was lost. A third of the rate, since an emulated machine may
+        # have to wait for a real one; the same makes a socket's usual 200 KB too small.
+        check_at_least "datagrams until the last that arrived, $way the guest" $(($1 * 100)) "$all"
+        check_at_least "those of $all that arrived, $way the guest" $((all - all / 10)) $((all - lost))
+    done
+    saw "UDP $(datagrams 2 <"$RESULTS/udp-to-guest.txt") datagrams to the guest, $(datagrams 2 <"$RESULTS/udp-from-guest.txt") from it"
 }
 
-# datagrams_received: out of LOST/TOTAL in the receiver's line of iperf3's report.
-datagrams_received() { sed -n 's|.* \([0-9]*\)/\([0-9]*\) (.*receiver.*|\2 \1|p' | awk '{ print $1 - $2 }'; }
+# datagrams 1|2: out of LOST/TOTAL in the receiver's line of iperf3's report.
+datagrams() { sed -n "s|.* \\([0-9]*\\)/\\([0-9]*\\) (.*receiver.*|\\$1|p"; }
 
 # file_both MEBIBYTES: a file of random bytes to the guest and back; the guest's sum and ours must agree.
 # Over HTTP: the length is announced, so a file that was cut short is an error and not only another sum.
