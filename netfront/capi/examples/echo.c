@@ -10,7 +10,7 @@
  *
  * On the simulated Xen, with the backend that comes with the driver, which checks what comes back:
  *
- *     netback-sim serve --sim /tmp/xen --peer source --rate 1000
+ *     netback-sim serve --sim /tmp/xen --generate mix --rate 1000
  *     ./echo --sim /tmp/xen
  */
 #define _POSIX_C_SOURCE 199309L

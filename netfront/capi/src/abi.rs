@@ -51,10 +51,7 @@ fn aside(answer: Result<c_int, Problem>) -> c_int {
     })
 }
 
-fn run(
-    nf: *const Netfront,
-    work: impl FnOnce(&Netfront) -> Result<c_int, Problem>,
-) -> c_int {
+fn run(nf: *const Netfront, work: impl FnOnce(&Netfront) -> Result<c_int, Problem>) -> c_int {
     // SAFETY: NULL, or a handle that is open (see above); shared, since inside a callback it is in use.
     let handle = unsafe { nf.as_ref() };
     handle.map_or_else(invalid, |handle| handle.run(work))
@@ -71,13 +68,12 @@ pub extern "C" fn netfront_version() -> *const c_char {
 ///
 /// Answers 0 and a handle in `out`, or an error and NULL in `out`; netfront_error_text(NULL) tells more.
 #[no_mangle]
-pub unsafe extern "C" fn netfront_open(
-    options: *const Options,
-    out: *mut *mut Netfront,
-) -> c_int {
+pub unsafe extern "C" fn netfront_open(options: *const Options, out: *mut *mut Netfront) -> c_int {
     // SAFETY: NULL, or good for one pointer.
     let Some(out) = (unsafe { out.as_mut() }) else {
-        return aside(Err(Problem::invalid("out is NULL: there is no place for the handle")));
+        return aside(Err(Problem::invalid(
+            "out is NULL: there is no place for the handle",
+        )));
     };
     *out = std::ptr::null_mut();
     let defaults = Options::default();

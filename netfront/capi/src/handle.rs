@@ -80,11 +80,10 @@ impl Netfront {
             0 => device::HANDSHAKE,
             milliseconds => Duration::from_millis(milliseconds.into()),
         };
-        let builder = Device::builder(options.vif)
-            .queue(queue)
-            .deadline(deadline);
+        let builder = Device::builder(options.vif).queue(queue).deadline(deadline);
         let mut device = Box::new(builder.connect(&domain)?);
-        let ready = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(system("making an epoll"))?;
+        let ready =
+            epoll::create(epoll::CreateFlags::CLOEXEC).map_err(system("making an epoll"))?;
         watch(&ready, device.queue())?;
         let queue = device.queue();
         Ok(Self {
@@ -402,6 +401,11 @@ impl Offload {
     }
 
     fn judged(self) -> Result<netfront::Offload, Problem> {
+        if self.reserved != 0 {
+            return Err(Problem::invalid(
+                "offload.reserved is not 0: set all of the struct to 0 first",
+            ));
+        }
         let checksum = match self.checksum {
             0 => netfront::Checksum::None,
             1 => netfront::Checksum::Blank,
@@ -422,15 +426,14 @@ impl Offload {
                 ))
             }
         };
-        let gso = match (kind, u16::try_from(self.gso_size)) {
-            (None, Ok(0)) => None,
-            (Some(kind), Ok(size)) if size > 0 => Some(netfront::Gso { size, kind }),
-            _ => {
-                return Err(Problem::invalid(
+        let gso =
+            match (kind, u16::try_from(self.gso_size)) {
+                (None, Ok(0)) => None,
+                (Some(kind), Ok(size)) if size > 0 => Some(netfront::Gso { size, kind }),
+                _ => return Err(Problem::invalid(
                     "offload.gso_size is 1 to 65535 for segments, and 0 for a packet that is none",
-                ))
-            }
-        };
+                )),
+            };
         Ok(netfront::Offload {
             checksum,
             gso,
