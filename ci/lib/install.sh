@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests need on Debian 12: Xen's headers for the bindings, compilers for the
-# C library's, tools for the TAP test. The lab
-# installs its own. As root, or with sudo.
+# Installs what the tests need on Debian 12: Xen's headers for the bindings, compilers for the library for C, tools
+# for the TAP test. The lab installs its own. As root, or with sudo.
 set -eu
 sudo=()
 [ "$(id -u)" = 0 ] || sudo=(sudo)

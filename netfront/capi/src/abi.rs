@@ -365,7 +365,7 @@ pub unsafe extern "C" fn netfront_stats(
     };
     let table = handle.stats().table();
     for (name, value, meaning) in &table {
-        let (name, meaning) = (c_text(&(*name).into()), c_text(&(*meaning).into()));
+        let (name, meaning) = (c_text(name), c_text(meaning));
         callback(user, name.as_ptr(), *value, meaning.as_ptr());
     }
     table.len() as c_int

@@ -1,6 +1,5 @@
 //! What a handle holds, and each call in safe code.
 
-use std::borrow::Cow;
 use std::cell::{Cell, RefCell, RefMut};
 use std::ffi::{c_int, CString};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -315,7 +314,7 @@ impl Netfront {
 }
 
 /// Text for C: what follows a byte 0 would be lost, so there is none.
-pub(crate) fn c_text(text: &Cow<'static, str>) -> CString {
+pub(crate) fn c_text(text: &str) -> CString {
     CString::new(text.replace('\0', " ")).unwrap_or_default()
 }
 
