@@ -16,16 +16,11 @@
 //! cargo run --release --example forward -- --vif 1 --to 2
 //! ```
 //!
-//! On the simulated Xen, as root for the TAPs, with a network namespace at each end:
+//! On the simulated Xen, with a backend at each vif that sends frames and checks what comes from the other:
 //!
 //! ```sh
-//! ip netns add left && ip netns add right
-//! cargo run -p netback-sim -- serve --sim /tmp/xen --handle 0 --tap vif1.0 --netns left
-//! cargo run -p netback-sim -- serve --sim /tmp/xen --handle 1 --tap vif1.1 --netns right   # see below
+//! cargo run -p netback-sim --example two_vifs -- --sim /tmp/xen --rate 10000
 //! cargo run --example forward -- --sim /tmp/xen --vif 0 --to 1
-//! ip -n left addr add 10.0.0.1/24 dev vif1.0 && ip -n left link set vif1.0 up
-//! ip -n right addr add 10.0.0.2/24 dev vif1.1 && ip -n right link set vif1.1 up
-//! ip netns exec left ping 10.0.0.2
 //! ```
 
 mod common;
