@@ -47,7 +47,7 @@ struct Way {
     /// What found no room, in order.
     kept: VecDeque<OwnedPacket>,
     forwarded: u64,
-    /// The other backend does not take such, or they are longer than can be sent.
+    /// The other backend does not take such, or they are longer than can be sent, or were kept when their vif left.
     dropped: u64,
 }
 
@@ -80,6 +80,12 @@ impl Way {
                 self.kept.push_back(packet.detach());
             })
             .map_err(|error| (Side::From, error))
+    }
+
+    /// The vif that the kept packets came from is no longer connected.
+    fn forget(&mut self) {
+        self.dropped += self.kept.len() as u64;
+        self.kept.clear();
     }
 
     fn count(&mut self, sent: Sent) {
@@ -235,11 +241,14 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
             Err((_, error)) => return Err(error.into()),
         };
-        // While one is away nothing can be forwarded: the other waits.
+        // While one is away nothing can be forwarded: the other waits. What came from it and is kept would keep its
+        // old pages granted, and the new pool would be smaller for them.
         if common::is_over(&mut left) || failed == Some(Side::From) {
+            ways[0].forget();
             left = common::again(left.disconnect());
         }
         if common::is_over(&mut right) || failed == Some(Side::To) {
+            ways[1].forget();
             right = common::again(right.disconnect());
         }
         if said.elapsed() >= Duration::from_secs(1) {
