@@ -42,6 +42,11 @@ fn invalid() -> c_int {
     Error::Invalid as c_int
 }
 
+/// For any thread: there is no place for a text, only the number is told.
+fn alone(work: impl FnOnce() -> Result<c_int, Problem>) -> c_int {
+    contained(work).unwrap_or_else(|problem| problem.code as c_int)
+}
+
 /// Without a handle: the text goes where netfront_error_text(NULL) finds it.
 fn aside(answer: Result<c_int, Problem>) -> c_int {
     answer.unwrap_or_else(|problem| {
@@ -101,8 +106,7 @@ pub unsafe extern "C" fn netfront_close(nf: *mut Netfront) -> c_int {
         return 0;
     };
     if !handle.may_close() {
-        let refused = handle.run(|_| Err(Problem::BUSY));
-        return refused;
+        return handle.run(|_| Err(Problem::BUSY));
     }
     // SAFETY: from Box::into_raw in netfront_open, and given back only here. Nobody uses it: this is the
     // owner's thread, outside of every callback, and other threads have stopped.
@@ -224,11 +228,10 @@ pub unsafe extern "C" fn netfront_wake(nf: *const Netfront) -> c_int {
     let Some(handle) = (unsafe { nf.as_ref() }) else {
         return invalid();
     };
-    contained(|| {
+    alone(|| {
         handle.wake();
         Ok(0)
     })
-    .unwrap_or(Error::Bug as c_int)
 }
 
 /// A file descriptor for a poll of your own, the same until netfront_close(), which closes it. The way to sleep:
@@ -341,14 +344,15 @@ pub unsafe extern "C" fn netfront_stat(
     };
     // SAFETY: not NULL, so a text that ends in a byte 0.
     let name = unsafe { CStr::from_ptr(name) };
-    let counters = handle.stats().snapshot();
-    let found = counters
-        .0
-        .iter()
-        .find(|(known, _)| known.as_bytes() == name.to_bytes());
-    found.map_or_else(invalid, |(_, count)| {
+    alone(|| {
+        let counters = handle.stats().snapshot();
+        let found = counters
+            .0
+            .iter()
+            .find(|(known, _)| known.as_bytes() == name.to_bytes());
+        let (_, count) = found.ok_or_else(|| Problem::invalid("no counter has this name"))?;
         *value = *count;
-        0
+        Ok(0)
     })
 }
 
@@ -363,12 +367,14 @@ pub unsafe extern "C" fn netfront_stats(
     let (Some(handle), Some(callback)) = (unsafe { nf.as_ref() }, callback) else {
         return invalid();
     };
-    let table = handle.stats().table();
-    for (name, value, meaning) in &table {
-        let (name, meaning) = (c_text(name), c_text(meaning));
-        callback(user, name.as_ptr(), *value, meaning.as_ptr());
-    }
-    table.len() as c_int
+    alone(|| {
+        let table = handle.stats().table();
+        for (name, value, meaning) in &table {
+            let (name, meaning) = (c_text(name), c_text(meaning));
+            callback(user, name.as_ptr(), *value, meaning.as_ptr());
+        }
+        Ok(table.len() as c_int)
+    })
 }
 
 /// Why the last call with this handle failed, in a sentence; for NULL why the last netfront_open() or netfront_close()
