@@ -7,7 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use hypervisor::sim::server::{self, Options, Running};
-use hypervisor::{DomId, Domain};
+use hypervisor::{sim, DomId, Domain, Store};
 use netback_sim::traffic::Generator;
 use netback_sim::{peer, Backend, BackendHandle, Config};
 use tempfile::TempDir;
@@ -192,6 +192,10 @@ impl World {
 
     /// A backend that sends so many verifiable frames (0: without end), and checks those that come.
     fn backend(&self, count: u64) -> BackendHandle {
+        self.backend_for(DomId(1), count)
+    }
+
+    fn backend_for(&self, guest: DomId, count: u64) -> BackendHandle {
         let generator = Generator::new("mix".parse().unwrap(), 1).unwrap();
         let pace = peer::Pace {
             rate: 5000,
@@ -199,7 +203,7 @@ impl World {
             count,
         };
         let source = peer::Source::new(generator, pace);
-        Backend::start(&self.back, Config::new(DomId(1), source)).unwrap()
+        Backend::start(&self.back, Config::new(guest, source)).unwrap()
     }
 }
 
@@ -246,6 +250,29 @@ fn echo_in_c_connects_anew_when_the_backend_comes_back() {
     let second = world.backend(100);
     all_came_back(&second, 100);
     drop(guest);
+}
+
+#[test]
+fn echo_in_c_goes_on_after_a_restore_and_breaks_no_kernel() {
+    let installed = Installed::new();
+    let world = World::new();
+    let program = installed.shared("examples/echo.c");
+    let mut backend = world.backend(100);
+    let guest = installed.run(&program, &["--sim", world.socket()]);
+    all_came_back(&backend, 100);
+    let mut number = DomId(1);
+    for next in [DomId(7), DomId(7)] {
+        let saved = sim::save(&world.socket, number).unwrap();
+        backend.abandon().unwrap();
+        let old = format!("/local/domain/0/backend/vif/{number}");
+        world.back.native_store().unwrap().remove(&old).unwrap();
+        backend = world.backend_for(next, 100);
+        saved.restore(next).unwrap();
+        number = next;
+        all_came_back(&backend, 100);
+    }
+    drop(guest);
+    assert_eq!(sim::kernel_bugs(&world.socket).unwrap(), 0);
 }
 
 #[test]
