@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 
 use hypervisor::sim::server::{self, Options, Running};
-use hypervisor::Domain;
+use hypervisor::{DomId, Domain};
 use netback_sim::frame::{Frame, FrameBurst};
 use netback_sim::{Backend, BackendHandle, Config, Peer};
 use netfront::Offload;
@@ -48,9 +48,14 @@ impl Stage {
 
     /// A backend for the guest's vif of this number.
     pub fn backend(&self, vif: u32, peer: impl Peer + 'static) -> BackendHandle {
+        self.backend_for(FRONT, vif, peer)
+    }
+
+    /// The same for a guest of another number.
+    pub fn backend_for(&self, guest: DomId, vif: u32, peer: impl Peer + 'static) -> BackendHandle {
         let config = Config {
             handle: vif,
-            ..Config::new(FRONT, peer)
+            ..Config::new(guest, peer)
         };
         Backend::start(&self.back, config).unwrap()
     }
