@@ -1,14 +1,35 @@
 //! Answers ARP, ping and UDP for one IPv4 address, straight from the vif: no kernel stack, no TAP.
 //!
 //! `echo --address 10.0.0.2 [--vif N] [--sim SOCKET]`
+//!
+//! It shows the loop of a program that answers: receive, send, flush once, wait.
+//!
+//! In a Xen guest, as root, with a vif that the kernel's driver has given up; dom0 has an address of the same
+//! network on the vif's bridge:
+//!
+//! ```sh
+//! netfront take --vif 1
+//! cargo run --release --example echo -- --vif 1 --address 10.0.0.2
+//! ping 10.0.0.2          # in dom0
+//! ```
+//!
+//! On the simulated Xen, as root for the TAP:
+//!
+//! ```sh
+//! cargo run -p netback-sim -- serve --sim /tmp/xen --tap vif1.0
+//! ip addr add 10.0.0.1/24 dev vif1.0 && ip link set vif1.0 up
+//! cargo run --example echo -- --sim /tmp/xen --address 10.0.0.2
+//! ping 10.0.0.2
+//! ```
 
 mod common;
 
 use std::error::Error;
 use std::net::Ipv4Addr;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
-use netfront::{Change, Device, Offload, Packet, Queue};
+use netfront::{Device, Offload, Packet, Queue};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let address: Ipv4Addr = common::option("--address")
@@ -17,33 +38,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     // The ground to stand on: this Xen domain, or a domain of a simulated Xen.
     let domain = common::domain()?;
     // Connecting makes this thread the owner of the queue: it alone receives and sends.
-    let mut device = Device::builder(common::vif()?).connect(&domain)?;
-    let mac = device.link().mac;
+    let device = Device::builder(common::vif()?).connect(&domain)?;
     println!("answering for {address}");
     // Answers wait here until the batch is over: while packets are delivered the queue is busy.
     let mut answers: Vec<Vec<u8>> = Vec::new();
-    loop {
-        let mut over = match turn(device.queue(), &mut answers, mac, address) {
-            Ok(()) => false,
-            // This domain was restored or migrated while we worked.
-            Err(error) if error.is_restore() => true,
-            Err(error) => return Err(error.into()),
-        };
-        while let Some(change) = device.change() {
-            println!("{change:?}");
-            over |= matches!(
-                change,
-                Change::BackendLeft(_) | Change::Broken(_) | Change::Restored
-            );
-        }
-        if over {
-            // Everything is negotiated anew; nothing of the old connection is left.
-            device = device.reconnect().map_err(|failed| match failed.error {
-                Some(error) => error.to_string(),
-                None => "not connected again".into(),
-            })?;
-        }
-    }
+    common::turns(device, |device| {
+        // Asked each time: a vif that was connected anew may have another.
+        let mac = device.link().mac;
+        turn(device.queue(), &mut answers, mac, address)
+    })?;
+    Ok(())
 }
 
 /// Receives what is there, answers it, and sleeps until there is more.
@@ -52,7 +56,7 @@ fn turn(
     answers: &mut Vec<Vec<u8>>,
     mac: [u8; 6],
     address: Ipv4Addr,
-) -> Result<(), netfront::Error> {
+) -> Result<ControlFlow<()>, netfront::Error> {
     queue.receive(64, |packet| answers.extend(answer(packet, mac, address)))?;
     // Takes back the pages of answers that the backend has sent.
     queue.reclaim()?;
@@ -64,7 +68,7 @@ fn turn(
     queue.flush()?;
     // Returns at once if there is more to do. No wake-up is lost.
     queue.wait(Duration::from_secs(1))?;
-    Ok(())
+    Ok(ControlFlow::Continue(()))
 }
 
 /// The answer to a packet, if it is for us and asks for one.

@@ -3,127 +3,18 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::time::Duration;
+use std::sync::mpsc;
 
-use hypervisor::sim::server::{self, Options, Running};
-use hypervisor::Domain;
-use netback_sim::frame::{Frame, FrameBurst};
+use hypervisor::{sim, DomId, Store};
 use netback_sim::traffic::Generator;
-use netback_sim::{peer, Backend, BackendHandle, Config, Peer};
-use netfront::Offload;
-use tempfile::TempDir;
+use netback_sim::{peer, BackendHandle};
 
-use common::{until, BACK, FRONT, PATIENCE};
+use common::example::{example, Guest, Stage, Wire};
+use common::{until, FRONT, PATIENCE};
 
 /// The MAC that the toolstack gives the guest.
 const MAC: [u8; 6] = [0x00, 0x16, 0x3e, 0x00, 0x00, 0x01];
 const PEER: [u8; 6] = [2, 0, 0, 0, 0, 9];
-
-/// `cargo test` builds the examples beside the tests: target/debug/examples, target/debug/deps.
-fn example(name: &str) -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let built = test.parent().and_then(Path::parent).unwrap();
-    let path = built.join("examples").join(name);
-    let hint = "run `cargo build -p netfront --examples` first, or `cargo test` without a choice of targets";
-    assert!(path.is_file(), "{} is not there: {hint}", path.display());
-    path
-}
-
-/// A simulated Xen with a backend, whose guest is the example.
-struct World {
-    backend: BackendHandle,
-    socket: PathBuf,
-    _back: Domain,
-    _server: Running,
-    dir: TempDir,
-}
-
-fn world(peer: impl Peer + 'static) -> World {
-    let dir = TempDir::new().unwrap();
-    let socket = dir.path().join("xen");
-    let server = server::spawn(&socket, Options::new()).unwrap();
-    let back = Domain::simulated(&socket, BACK).unwrap();
-    let backend = Backend::start(&back, Config::new(FRONT, peer)).unwrap();
-    World {
-        backend,
-        socket,
-        _back: back,
-        _server: server,
-        dir,
-    }
-}
-
-/// An example at work. It is ended when the test is over, however it ends.
-struct Guest {
-    child: Child,
-    lines: BufReader<ChildStdout>,
-}
-
-impl Guest {
-    fn start(program: &Path, socket: &Path, arguments: &[&str]) -> Self {
-        let mut command = Command::new(program);
-        command
-            .arg("--sim")
-            .arg(socket)
-            .args(arguments)
-            .stdout(Stdio::piped());
-        let mut child = command.spawn().expect("the example starts");
-        let lines = BufReader::new(child.stdout.take().expect("its output"));
-        Self { child, lines }
-    }
-
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.lines.read_line(&mut line).expect("a line");
-        line
-    }
-
-    /// Waits until it ends by itself, in order.
-    fn finish(&mut self) {
-        let mut status = None;
-        until("the example to end", || {
-            status = self.child.try_wait().expect("its status");
-            status.is_some()
-        });
-        assert!(status.is_some_and(|status| status.success()), "{status:?}");
-    }
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// A peer with two channels: frames for the guest, and frames from it.
-struct Wire {
-    to_guest: Receiver<Vec<u8>>,
-    from_guest: Sender<Vec<u8>>,
-}
-
-impl Peer for Wire {
-    fn receive(&mut self, frames: &mut [Frame<'_>], _reply: &mut FrameBurst) {
-        for frame in frames {
-            let _ = self.from_guest.send(frame.bytes.to_vec());
-        }
-    }
-
-    fn transmit(&mut self, burst: &mut FrameBurst) {
-        while let Ok(frame) = self.to_guest.try_recv() {
-            burst.push(&frame, Offload::default());
-        }
-    }
-
-    fn due(&self) -> Option<std::time::Instant> {
-        // No descriptor tells of the channel: it is looked at every millisecond.
-        Some(std::time::Instant::now() + Duration::from_millis(1))
-    }
-}
 
 fn ones_sum(bytes: &[u8]) -> u16 {
     let mut sum = 0u32;
@@ -156,10 +47,12 @@ fn echo_answers_arp_ping_and_udp_for_its_address() {
     let program = example("echo");
     let (guest, to_guest) = mpsc::channel();
     let (from_guest, wire) = mpsc::channel();
-    let world = world(Wire {
+    let world = Stage::new();
+    let wire_end = Wire {
         to_guest,
         from_guest,
-    });
+    };
+    let _backend = world.backend(0, wire_end);
     let mut echo = Guest::start(&program, &world.socket, &["--address", "10.0.0.2"]);
     assert_eq!(echo.line(), "answering for 10.0.0.2\n");
     let ask = |question: &[u8]| -> Vec<u8> {
@@ -225,7 +118,8 @@ fn echo_answers_arp_ping_and_udp_for_its_address() {
 #[test]
 fn send_sends_so_many_frames_of_a_size_and_ends() {
     let program = example("send");
-    let world = world(peer::Sink::blind());
+    let world = Stage::new();
+    let backend = world.backend(0, peer::Sink::blind());
     let arguments = [
         "--count",
         "5000",
@@ -238,7 +132,7 @@ fn send_sends_so_many_frames_of_a_size_and_ends() {
     let line = send.line();
     assert!(line.starts_with("5000 frames in "), "{line}");
     send.finish();
-    let counters = world.backend.counters();
+    let counters = backend.counters();
     assert_eq!((counters.tx_packets, counters.tx_bytes), (5000, 5_000_000));
 }
 
@@ -257,7 +151,8 @@ fn source() -> peer::Source {
 #[test]
 fn count_prints_packets_and_bytes_a_second() {
     let program = example("count");
-    let world = world(source());
+    let world = Stage::new();
+    let _backend = world.backend(0, source());
     let mut count = Guest::start(&program, &world.socket, &[]);
     let counted = (0..10).any(|_| {
         let line = count.line();
@@ -273,7 +168,8 @@ fn count_prints_packets_and_bytes_a_second() {
 #[test]
 fn capture_writes_a_file_that_can_be_read() {
     let program = example("capture");
-    let world = world(source());
+    let world = Stage::new();
+    let _backend = world.backend(0, source());
     let file = world.dir.path().join("out.pcap");
     let path = file.to_str().unwrap();
     let arguments = ["--file", path, "--packets", "100"];
@@ -290,4 +186,153 @@ fn capture_writes_a_file_that_can_be_read() {
         (100..164).contains(&packets),
         "a whole batch at the end: {packets}"
     );
+}
+
+/// A backend that sends so many verifiable frames of all sizes as fast as they are taken, and checks those that
+/// come.
+fn verifier(stage: &Stage, vif: u32, count: u64) -> BackendHandle {
+    verifier_for(stage, FRONT, vif, count)
+}
+
+fn verifier_for(stage: &Stage, guest: DomId, vif: u32, count: u64) -> BackendHandle {
+    let generator = Generator::new("mix".parse().unwrap(), 4).unwrap();
+    let pace = peer::Pace {
+        count,
+        ..peer::Pace::default()
+    };
+    stage.backend_for(guest, vif, peer::Source::new(generator, pace))
+}
+
+fn all_came(backend: &BackendHandle, frames: u64) {
+    until("all frames to come", || {
+        backend
+            .verified()
+            .is_some_and(|counts| counts.frames >= frames)
+    });
+    let counts = backend.verified().unwrap();
+    assert!(
+        counts.frames == frames && counts.is_clean() && counts.foreign == 0,
+        "{counts:?}"
+    );
+}
+
+#[test]
+fn forward_carries_each_vifs_frames_to_the_other_and_loses_none_at_full_speed() {
+    let program = example("forward");
+    let stage = Stage::new();
+    let (left, right) = (verifier(&stage, 0, 20_000), verifier(&stage, 1, 20_000));
+    let mut forward = Guest::start(&program, &stage.socket, &["--vif", "0", "--to", "1"]);
+    assert_eq!(forward.line(), "forwarding between vif 0 and vif 1\n");
+    all_came(&left, 20_000);
+    all_came(&right, 20_000);
+    assert_eq!((left.fault(), right.fault()), (None, None));
+}
+
+#[test]
+fn forward_goes_on_when_one_backend_has_left_and_comes_back() {
+    let program = example("forward");
+    let stage = Stage::new();
+    let (left, right) = (verifier(&stage, 0, 100), verifier(&stage, 1, 100));
+    let _forward = Guest::start(&program, &stage.socket, &["--vif", "0", "--to", "1"]);
+    all_came(&left, 100);
+    all_came(&right, 100);
+    right.stop().unwrap();
+    let right = verifier(&stage, 1, 100);
+    // The same numbers again, so not verified: a verifier takes them for doubles.
+    until("the second 100 frames", || {
+        left.counters().tx_packets == 200
+    });
+    drop(right);
+}
+
+#[test]
+fn forward_goes_on_after_a_restore_with_both_vifs() {
+    let program = example("forward");
+    let stage = Stage::new();
+    let before = [0, 1].map(|vif| verifier(&stage, vif, 100));
+    let forward = Guest::start(&program, &stage.socket, &["--vif", "0", "--to", "1"]);
+    before.iter().for_each(|backend| all_came(backend, 100));
+    let saved = sim::save(&stage.socket, FRONT).unwrap();
+    for backend in before {
+        backend.abandon().unwrap();
+    }
+    let old = format!("/local/domain/0/backend/vif/{FRONT}");
+    stage.back.native_store().unwrap().remove(&old).unwrap();
+    let number = DomId(7);
+    let after = [0, 1].map(|vif| verifier_for(&stage, number, vif, 100));
+    saved.restore(number).unwrap();
+    // The vifs connect one after the other: what the first backend sends meanwhile waits or is lost.
+    until("frames both ways", || {
+        let came = after
+            .each_ref()
+            .map(|backend| backend.counters().tx_packets);
+        came.iter().all(|packets| *packets > 0)
+    });
+    drop(forward);
+    assert_eq!(sim::kernel_bugs(&stage.socket).unwrap(), 0);
+}
+
+#[test]
+fn generate_sends_numbered_frames_at_a_rate_and_says_so() {
+    let program = example("generate");
+    let (_guest, to_guest) = mpsc::channel();
+    let (from_guest, wire) = mpsc::channel();
+    let stage = Stage::new();
+    let end = Wire {
+        to_guest,
+        from_guest,
+    };
+    let _backend = stage.backend(0, end);
+    let arguments = [
+        "--rate",
+        "1000",
+        "--count",
+        "1500",
+        "--size",
+        "100",
+        "--to",
+        "02:00:00:00:00:09",
+    ];
+    let mut generate = Guest::start(&program, &stage.socket, &arguments);
+    assert!(generate.line().contains("frames/s"), "one line a second");
+    // More of these on a busy machine, and then one about all.
+    let mut line = generate.line();
+    while !line.is_empty() && !line.starts_with("1500 frames in ") {
+        line = generate.line();
+    }
+    assert!(!line.is_empty(), "it ended without a last line");
+    generate.finish();
+    let mut before = 0;
+    for number in 0..1500u64 {
+        let frame = wire.recv_timeout(PATIENCE).expect("a frame");
+        assert_eq!(frame.len(), 100);
+        assert_eq!(frame[..14], [&PEER[..], &MAC, &[0x88, 0xb5]].concat());
+        assert_eq!(frame[14..22], number.to_be_bytes());
+        let time = u64::from_be_bytes(frame[22..30].try_into().unwrap());
+        assert!(time >= before && time >= number * 1_000_000);
+        before = time;
+    }
+}
+
+#[test]
+fn echo_answers_again_when_the_backend_has_left_and_comes_back() {
+    let program = example("echo");
+    let stage = Stage::new();
+    let mut echo = None;
+    for round in 0..2 {
+        let (guest, to_guest) = mpsc::channel();
+        let (from_guest, wire) = mpsc::channel();
+        let end = Wire {
+            to_guest,
+            from_guest,
+        };
+        let backend = stage.backend(0, end);
+        echo.get_or_insert_with(|| {
+            Guest::start(&program, &stage.socket, &["--address", "10.0.0.2"])
+        });
+        guest.send(ipv4(17, &[0, 1, 0, 2, 0, 8, 0, 0])).unwrap();
+        let answer = wire.recv_timeout(PATIENCE).expect("an answer");
+        assert_eq!(answer[34..38], [0, 2, 0, 1], "round {round}");
+        backend.stop().unwrap();
+    }
 }

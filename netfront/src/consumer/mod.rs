@@ -7,7 +7,28 @@
 //! | [`Null`] | dropped | - |
 //! | [`Capture`] | written to a pcap file, then to the consumer inside | as inside; not captured |
 //!
-//! A program's own consumer is a few lines: see the examples.
+//! A program's own consumer is a few lines, and [`serve`](crate::engine::serve) keeps its vif connected:
+//!
+//! ```no_run
+//! use netfront::engine::{serve, Service};
+//! use netfront::{Consumer, Device, Packet};
+//!
+//! /// Tells the type of every frame.
+//! struct Types;
+//!
+//! impl Consumer for Types {
+//!     fn deliver(&mut self, packet: &mut Packet<'_>) {
+//!         println!("{:02x?}", packet.head().get(12..14));
+//!     }
+//! }
+//!
+//! # fn main() -> Result<(), netfront::Error> {
+//! let domain = netfront::hypervisor::Domain::xen()?;
+//! let device = Device::builder(0).connect(&domain)?;
+//! // Until another thread calls `Service::stop`.
+//! serve(device, &mut Types, &Service::default())
+//! # }
+//! ```
 
 mod capture;
 mod echo;

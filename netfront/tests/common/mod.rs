@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 pub mod back;
+pub mod example;
 pub mod toolstack;
 
 use std::path::PathBuf;
