@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use hypervisor::Domain;
 
+use crate::capture::CaptureSwitch;
 use crate::connection::{Change, Connection, Features, Offer, Wants};
 use crate::queue::{Queue, QueueConfig};
 use crate::stats::QueueStats;
@@ -48,6 +49,7 @@ pub struct Builder {
     wants: Wants,
     deadline: Duration,
     interrupt: Arc<AtomicBool>,
+    capture: Arc<CaptureSwitch>,
 }
 
 impl Builder {
@@ -59,6 +61,7 @@ impl Builder {
             wants: Wants::default(),
             deadline: HANDSHAKE,
             interrupt: Arc::default(),
+            capture: Arc::default(),
         }
     }
 
@@ -87,6 +90,13 @@ impl Builder {
     #[must_use]
     pub fn interrupt(mut self, flag: Arc<AtomicBool>) -> Self {
         self.interrupt = flag;
+        self
+    }
+
+    /// Lets this switch start captures, also of later connections.
+    #[must_use]
+    pub fn capture(mut self, switch: Arc<CaptureSwitch>) -> Self {
+        self.capture = switch;
         self
     }
 
@@ -169,6 +179,7 @@ impl Device {
         let control_ring = open_control_ring(domain, builder, &offer);
         connection.control_ring(control_ring.as_ref().map(ControlRing::keys));
         let mut queue = Queue::open(domain, offer.backend_id, &config, split, stats)?;
+        queue.capture_by(Arc::clone(&builder.capture));
         let met = connection
             .publish(&queue.keys(), &offer.features, &wants)
             .and_then(|()| connection.wait_connected(builder.deadline))

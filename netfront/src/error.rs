@@ -84,6 +84,10 @@ pub enum Error {
         feature: &'static str,
     },
 
+    /// One capture of a queue runs at a time.
+    #[error("another capture of this vif is running: end that one first")]
+    CaptureRuns,
+
     /// A thread of the device has gone, or an operating system call failed.
     #[error("{what}: {source}")]
     Io {

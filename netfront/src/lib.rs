@@ -18,6 +18,7 @@
 //!
 //! | module | what is in it |
 //! | --- | --- |
+//! | [`capture`] | packets of a running queue into a pcap file |
 //! | [`connection`] | the store: both sides' states, what is offered and asked for |
 //! | [`control`] | the control ring: which pages the backend keeps mapped |
 //! | [`device`] | a connected vif, and the control thread that watches it |
@@ -48,6 +49,7 @@
 //! ```
 #![deny(unsafe_code)]
 
+pub mod capture;
 pub mod connection;
 pub mod consumer;
 pub mod control;

@@ -148,9 +148,31 @@ counters! {
     pool_leased,
     /// Pages withdrawn because the backend may still hold them.
     pool_quarantined,
+    /// Pages granted beyond the start now, both directions.
+    pool_grown,
+    /// Pages that both pools may have at most.
+    pool_limit,
+    /// Slots of the receive ring that hold a page for the backend to fill, of 256.
+    ring_rx_posted,
+    /// Slots of the transmit ring that the backend has not answered, of 256.
+    ring_tx_unanswered,
     /// Pages that the backend keeps mapped now, since they were announced over the control ring.
     gref_mapped,
 }
+
+/// The names of what is a level, which rises and falls. All others count events and only rise.
+pub const LEVELS: [&str; 10] = [
+    "pool_granted",
+    "pool_free",
+    "pool_posted",
+    "pool_leased",
+    "pool_quarantined",
+    "pool_grown",
+    "pool_limit",
+    "ring_rx_posted",
+    "ring_tx_unanswered",
+    "gref_mapped",
+];
 
 impl QueueStats {
     /// The counter of a packet that was dropped for this reason.
@@ -225,6 +247,14 @@ mod tests {
         let names: BTreeSet<_> = table.iter().map(|(name, _, _)| name).collect();
         assert_eq!(names.len(), table.len());
         assert!(table.iter().all(|(_, _, meaning)| meaning.ends_with('.')));
+    }
+
+    #[test]
+    fn every_level_is_in_the_table() {
+        let table = QueueStats::default().table();
+        for level in LEVELS {
+            assert!(table.iter().any(|&(name, ..)| name == level), "{level}");
+        }
     }
 
     #[test]

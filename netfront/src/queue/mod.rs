@@ -17,6 +17,7 @@ use hypervisor::{Access, DomId, Domain, EventChannels, Port, SharedPages};
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use xen_ring::{Notify, Offload};
 
+use crate::capture::{copy_slices, CaptureSwitch};
 use crate::packet::Packet;
 use crate::pool::{Growth, Pool, PoolConfig, PoolPolicy};
 use crate::stats::QueueStats;
@@ -44,6 +45,7 @@ pub struct Queue {
     masked: Vec<Port>,
     waker: Arc<Waker>,
     stats: Arc<QueueStats>,
+    capture: Arc<CaptureSwitch>,
     /// Transmit responses that were read, and all responses that there were when the last event came.
     tx_answered: u64,
     answered_at_event: u64,
@@ -120,6 +122,7 @@ impl Queue {
             masked: Vec::with_capacity(2),
             waker: Arc::new(Waker::new()?),
             stats,
+            capture: Arc::default(),
             tx_answered: 0,
             answered_at_event: 0,
             spurious: 0,
@@ -151,9 +154,15 @@ impl Queue {
     pub fn receive(
         &mut self,
         budget: usize,
-        deliver: impl FnMut(&mut Packet<'_>),
+        mut deliver: impl FnMut(&mut Packet<'_>),
     ) -> Result<usize, Error> {
-        let packets = self.rx.receive(budget, &self.stats, deliver)?;
+        let capture = self.capture.is_on().then_some(&*self.capture);
+        let packets = self.rx.receive(budget, &self.stats, |packet| {
+            if let Some(capture) = capture {
+                capture.record(packet.len(), |into| copy_slices(packet.slices(), into));
+            }
+            deliver(packet);
+        })?;
         self.rx.pool.collect();
         self.rx.refill(&self.stats);
         Ok(packets)
@@ -355,6 +364,12 @@ impl Queue {
         &self.stats
     }
 
+    /// Lets this switch start captures of what the queue receives and sends.
+    pub fn capture_by(&mut self, switch: Arc<CaptureSwitch>) {
+        self.tx.capture = Arc::clone(&switch);
+        self.capture = switch;
+    }
+
     /// The pools, receive and transmit, for inspection.
     pub fn pools(&mut self) -> [&mut Pool; 2] {
         [&mut self.rx.pool, &mut self.tx.pool]
@@ -382,7 +397,11 @@ impl Queue {
         stats
             .pool_quarantined
             .set((rx.quarantined + tx.quarantined) as u64);
+        stats.ring_rx_posted.set(self.rx.in_flight().into());
+        stats.ring_tx_unanswered.set(self.tx.in_flight().into());
         let (rx, tx) = (&self.rx.pool, &self.tx.pool);
+        stats.pool_grown.set((rx.grown() + tx.grown()) as u64);
+        stats.pool_limit.set((rx.limit() + tx.limit()) as u64);
         let now = [
             rx.grants + tx.grants,
             rx.revokes + tx.revokes,

@@ -86,6 +86,11 @@ impl RxQueue {
         }
     }
 
+    /// Pages that are posted for the backend to fill.
+    pub fn in_flight(&self) -> u32 {
+        self.ring.in_flight()
+    }
+
     /// True if the pool left the ring with hardly a page.
     pub fn is_starved(&self) -> bool {
         (self.ring.in_flight() as usize) < SLOTS / 8

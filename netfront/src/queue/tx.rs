@@ -1,11 +1,13 @@
 //! The transmit half of a queue: fill granted pages, push requests, take the pages back when answered.
 
 use std::io::IoSliceMut;
+use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use hypervisor::GrantRef;
 use xen_ring::{transmit, FrontRing, Notify, Offload, Page, Status, Tx, TxFragment, PAGE_SIZE};
 
+use crate::capture::CaptureSwitch;
 use crate::pool::{view_mut, Pool, PoolPage};
 use crate::stats::QueueStats;
 use crate::{Error, SendError};
@@ -29,6 +31,7 @@ pub(crate) struct TxQueue {
     stagger: usize,
     /// Slots with extra infos that the backend has not answered: it answers these, and no others, with NULL.
     extras: u32,
+    pub capture: Arc<CaptureSwitch>,
     /// Something was pushed since the last publish.
     unpublished: bool,
 }
@@ -43,6 +46,7 @@ impl TxQueue {
             reserve: ArrayVec::new(),
             stagger: 0,
             extras: 0,
+            capture: Arc::default(),
             unpublished: false,
         }
     }
@@ -196,6 +200,9 @@ impl TxQueue {
                 stats.tx_slots.add(slots as u64);
                 self.extras += offload.extra_slots();
                 self.unpublished = true;
+                if self.capture.is_on() {
+                    self.record(fragments, len);
+                }
             }
             Err(error) => {
                 // Room was checked before; what is left is a packet for which a backend would close the
@@ -205,6 +212,23 @@ impl TxQueue {
                 self.abandon(fragments);
             }
         }
+    }
+
+    /// Captures a packet as it lies in its pages.
+    #[cold]
+    fn record(&self, fragments: &[TxFragment], len: usize) {
+        self.capture.record(len, |mut into| {
+            for fragment in fragments {
+                let Some(page) = &self.in_flight[usize::from(fragment.id)] else {
+                    break;
+                };
+                let kept = into.len().min(usize::from(fragment.len));
+                let (part, rest) = std::mem::take(&mut into).split_at_mut(kept);
+                let offset = usize::from(fragment.offset);
+                self.pool.page(page).copy_out(offset, part);
+                into = rest;
+            }
+        });
     }
 
     /// Shows the backend what was pushed, if anything was.
