@@ -33,29 +33,33 @@ impl Counter {
     }
 }
 
+/// A struct of counters that can tell their names and what they mean.
 macro_rules! counters {
-    ($($(#[doc = $doc:literal])+ $name:ident),+ $(,)?) => {
-        /// What one queue counts.
+    ($(#[doc = $about:literal])+ $table:ident: $($(#[doc = $doc:literal])+ $name:ident),+ $(,)?) => {
+        $(#[doc = $about])+
         #[derive(Debug, Default)]
-        pub struct QueueStats {
-            $($(#[doc = $doc])+ pub $name: Counter,)+
+        pub struct $table {
+            $($(#[doc = $doc])+ pub $name: $crate::stats::Counter,)+
         }
 
-        impl QueueStats {
+        impl $table {
             /// Every counter with its name and what it means, in the order of the tables.
             pub fn table(&self) -> Vec<(&'static str, u64, &'static str)> {
                 vec![$((stringify!($name), self.$name.get(), concat!($($doc),+).trim_ascii()),)+]
             }
 
             /// Every counter with its name.
-            pub fn snapshot(&self) -> Snapshot {
-                Snapshot(vec![$((stringify!($name), self.$name.get()),)+])
+            pub fn snapshot(&self) -> $crate::stats::Snapshot {
+                $crate::stats::Snapshot(vec![$((stringify!($name), self.$name.get()),)+])
             }
         }
     };
 }
+pub(crate) use counters;
 
 counters! {
+    /// What one queue counts.
+    QueueStats:
     /// Packets received and delivered.
     rx_packets,
     /// Bytes of those packets.
