@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use hypervisor::Domain;
 
-use crate::capture::CaptureSwitch;
 use crate::connection::{Change, Connection, Features, Offer, Wants};
 use crate::queue::{Queue, QueueConfig};
 use crate::stats::QueueStats;
+use crate::watch::Watch;
 use crate::Error;
 
 use crate::control::{ControlRing, Mapping};
@@ -49,7 +49,7 @@ pub struct Builder {
     wants: Wants,
     deadline: Duration,
     interrupt: Arc<AtomicBool>,
-    capture: Arc<CaptureSwitch>,
+    watch: Arc<Watch>,
 }
 
 impl Builder {
@@ -61,7 +61,7 @@ impl Builder {
             wants: Wants::default(),
             deadline: HANDSHAKE,
             interrupt: Arc::default(),
-            capture: Arc::default(),
+            watch: Arc::default(),
         }
     }
 
@@ -93,10 +93,10 @@ impl Builder {
         self
     }
 
-    /// Lets this switch start captures, also of later connections.
+    /// Lets captures and traces be started with this, also of later connections.
     #[must_use]
-    pub fn capture(mut self, switch: Arc<CaptureSwitch>) -> Self {
-        self.capture = switch;
+    pub fn watch(mut self, watch: Arc<Watch>) -> Self {
+        self.watch = watch;
         self
     }
 
@@ -179,7 +179,7 @@ impl Device {
         let control_ring = open_control_ring(domain, builder, &offer);
         connection.control_ring(control_ring.as_ref().map(ControlRing::keys));
         let mut queue = Queue::open(domain, offer.backend_id, &config, split, stats)?;
-        queue.capture_by(Arc::clone(&builder.capture));
+        queue.watch_by(Arc::clone(&builder.watch));
         let met = connection
             .publish(&queue.keys(), &offer.features, &wants)
             .and_then(|()| connection.wait_connected(builder.deadline))

@@ -18,7 +18,6 @@
 //!
 //! | module | what is in it |
 //! | --- | --- |
-//! | [`capture`] | packets of a running queue into a pcap file |
 //! | [`connection`] | the store: both sides' states, what is offered and asked for |
 //! | [`control`] | the control ring: which pages the backend keeps mapped |
 //! | [`device`] | a connected vif, and the control thread that watches it |
@@ -29,6 +28,7 @@
 //! | [`engine`] | who polls what, for how long |
 //! | [`consumer`] | where packets go |
 //! | [`stats`] | every counter |
+//! | [`watch`] | captures and traces of a running queue |
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -49,7 +49,6 @@
 //! ```
 #![deny(unsafe_code)]
 
-pub mod capture;
 pub mod connection;
 pub mod consumer;
 pub mod control;
@@ -62,6 +61,7 @@ pub mod pool;
 pub mod queue;
 pub mod stats;
 mod waker;
+pub mod watch;
 
 pub use connection::{Change, Features, Wants};
 pub use consumer::Consumer;

@@ -269,7 +269,7 @@ fn a_capture_of_a_running_driver_goes_to_a_file_or_through_a_pipe() {
     ];
     let report = world.json(&arguments);
     assert_eq!(
-        (&report["captured"], &report["dropped"]),
+        (&report["recorded"], &report["dropped"]),
         (&200.into(), &0.into())
     );
     let found = lengths(&std::fs::read(&file).unwrap());
@@ -305,7 +305,7 @@ fn a_capture_has_both_directions_ends_at_a_signal_and_one_runs_at_a_time() {
     assert!(capture.wait().unwrap().success());
     let report: Value = serde_json::from_str(&text).unwrap();
     let bytes = std::fs::read(&file).unwrap();
-    assert_eq!(report["captured"], lengths(&bytes).len());
+    assert_eq!(report["recorded"], lengths(&bytes).len());
     // The echo swaps the addresses.
     let mut reader = PcapReader::new(&bytes[..]).unwrap();
     let mut to = std::collections::BTreeSet::new();
@@ -342,6 +342,48 @@ fn a_capture_from_the_start_is_whole_in_the_end() {
 }
 
 #[test]
+fn a_trace_has_a_line_for_each_request_response_and_event() {
+    let world = World::new(&[]);
+    let output = world.command(&["trace", "--count", "500", "--json"]);
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 500);
+    let found = |ring: &str, what: &str| {
+        let is = |line: &&Value| line["ring"] == ring && line["what"] == what;
+        lines
+            .iter()
+            .find(is)
+            .unwrap_or_else(|| panic!("{ring} {what}: {text}"))
+    };
+    for (ring, what) in [("rx", "request"), ("rx", "event")] {
+        found(ring, what);
+    }
+    let response = found("rx", "response");
+    assert_eq!(
+        (&response["size"], &response["status"]),
+        (&FRAME.into(), &"okay".into())
+    );
+    assert!(response["gref"].is_u64(), "{response}");
+    // The answer has the id of what was asked.
+    let request = found("tx", "request");
+    assert_eq!(request["size"], FRAME);
+    let answer = |line: &&Value| {
+        line["ring"] == "tx" && line["what"] == "response" && line["id"] == request["id"]
+    };
+    assert_eq!(lines.iter().find(answer).unwrap()["status"], "okay");
+
+    let text = world.text(&["trace", "--count", "5"]);
+    assert_eq!(text.lines().count(), 5, "{text}");
+    assert!(text
+        .lines()
+        .all(|line| line.contains("x re") || line.contains("x ev") || line.contains("x no")));
+}
+
+#[test]
 fn whoever_asks_nonsense_is_told_what_may_be_asked() {
     let world = World::new(&[]);
     for line in [
@@ -355,7 +397,7 @@ fn whoever_asks_nonsense_is_told_what_may_be_asked() {
         assert_eq!(answer["schema"], 1, "{line}: {answer}");
         assert!(answer["error"].is_string(), "{line}: {answer}");
         for name in [
-            "stats", "status", "kick", "pause", "resume", "capture", "stop",
+            "stats", "status", "kick", "pause", "resume", "capture", "trace", "stop",
         ] {
             assert!(answer["known"][name].is_string(), "{name}: {answer}");
         }

@@ -17,11 +17,11 @@ use hypervisor::{Access, DomId, Domain, EventChannels, Port, SharedPages};
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use xen_ring::{Notify, Offload};
 
-use crate::capture::{copy_slices, CaptureSwitch};
 use crate::packet::Packet;
 use crate::pool::{Growth, Pool, PoolConfig, PoolPolicy};
 use crate::stats::QueueStats;
 use crate::waker::Waker;
+use crate::watch::{copy_slices, Event, Watch, What};
 use crate::{Error, SendError};
 
 pub use config::{Ports, QueueConfig, QueueKeys, Wake};
@@ -45,7 +45,7 @@ pub struct Queue {
     masked: Vec<Port>,
     waker: Arc<Waker>,
     stats: Arc<QueueStats>,
-    capture: Arc<CaptureSwitch>,
+    watch: Arc<Watch>,
     /// Transmit responses that were read, and all responses that there were when the last event came.
     tx_answered: u64,
     answered_at_event: u64,
@@ -122,7 +122,7 @@ impl Queue {
             masked: Vec::with_capacity(2),
             waker: Arc::new(Waker::new()?),
             stats,
-            capture: Arc::default(),
+            watch: Arc::default(),
             tx_answered: 0,
             answered_at_event: 0,
             spurious: 0,
@@ -156,10 +156,10 @@ impl Queue {
         budget: usize,
         mut deliver: impl FnMut(&mut Packet<'_>),
     ) -> Result<usize, Error> {
-        let capture = self.capture.is_on().then_some(&*self.capture);
+        let capture = self.watch.on().captures().then_some(&*self.watch);
         let packets = self.rx.receive(budget, &self.stats, |packet| {
-            if let Some(capture) = capture {
-                capture.record(packet.len(), |into| copy_slices(packet.slices(), into));
+            if let Some(watch) = capture {
+                watch.packet(packet.len(), |into| copy_slices(packet.slices(), into));
             }
             deliver(packet);
         })?;
@@ -243,6 +243,7 @@ impl Queue {
 
     fn notify(&mut self, port: Port) -> Result<(), Error> {
         self.stats.notify_sent.add(1);
+        self.trace(port, What::Notify);
         Ok(self.events.notify(port)?)
     }
 
@@ -260,6 +261,18 @@ impl Queue {
         }
     }
 
+    /// Traces an event on this port, or of it.
+    fn trace(&self, port: Port, what: What) {
+        if self.watch.on().traces() {
+            let ring = match self.ports {
+                Ports::Shared(_) => "",
+                Ports::Split { rx, .. } if rx == port => "rx",
+                Ports::Split { .. } => "tx",
+            };
+            self.watch.event(&Event::new(ring, what));
+        }
+    }
+
     /// Top half: reads the pending ports, which stay masked until [`Self::arm`]. Touches no packet.
     ///
     /// # Errors
@@ -269,6 +282,9 @@ impl Queue {
         self.events.pending(&mut self.masked)?;
         let events = self.masked.len() - before;
         self.stats.events.add(events as u64);
+        for &port in &self.masked[before..] {
+            self.trace(port, What::Event);
+        }
         if events > 0 {
             // By what was answered, not by what is left: the responses of an event that came while the rings
             // were being emptied are gone already.
@@ -364,10 +380,11 @@ impl Queue {
         &self.stats
     }
 
-    /// Lets this switch start captures of what the queue receives and sends.
-    pub fn capture_by(&mut self, switch: Arc<CaptureSwitch>) {
-        self.tx.capture = Arc::clone(&switch);
-        self.capture = switch;
+    /// Lets captures and traces of the queue be started with this.
+    pub fn watch_by(&mut self, watch: Arc<Watch>) {
+        self.rx.watch = Arc::clone(&watch);
+        self.tx.watch = Arc::clone(&watch);
+        self.watch = watch;
     }
 
     /// The pools, receive and transmit, for inspection.

@@ -7,9 +7,9 @@ use arrayvec::ArrayVec;
 use hypervisor::GrantRef;
 use xen_ring::{transmit, FrontRing, Notify, Offload, Page, Status, Tx, TxFragment, PAGE_SIZE};
 
-use crate::capture::CaptureSwitch;
 use crate::pool::{view_mut, Pool, PoolPage};
 use crate::stats::QueueStats;
+use crate::watch::{flags_of, Event, Watch, What};
 use crate::{Error, SendError};
 
 /// Slots of the ring; as many ids.
@@ -31,7 +31,7 @@ pub(crate) struct TxQueue {
     stagger: usize,
     /// Slots with extra infos that the backend has not answered: it answers these, and no others, with NULL.
     extras: u32,
-    pub capture: Arc<CaptureSwitch>,
+    pub watch: Arc<Watch>,
     /// Something was pushed since the last publish.
     unpublished: bool,
 }
@@ -46,7 +46,7 @@ impl TxQueue {
             reserve: ArrayVec::new(),
             stagger: 0,
             extras: 0,
-            capture: Arc::default(),
+            watch: Arc::default(),
             unpublished: false,
         }
     }
@@ -200,8 +200,12 @@ impl TxQueue {
                 stats.tx_slots.add(slots as u64);
                 self.extras += offload.extra_slots();
                 self.unpublished = true;
-                if self.capture.is_on() {
-                    self.record(fragments, len);
+                let on = self.watch.on();
+                if on.captures() {
+                    self.capture(fragments, len);
+                }
+                if on.traces() {
+                    self.trace_requests(fragments, &offload);
                 }
             }
             Err(error) => {
@@ -216,8 +220,8 @@ impl TxQueue {
 
     /// Captures a packet as it lies in its pages.
     #[cold]
-    fn record(&self, fragments: &[TxFragment], len: usize) {
-        self.capture.record(len, |mut into| {
+    fn capture(&self, fragments: &[TxFragment], len: usize) {
+        self.watch.packet(len, |mut into| {
             for fragment in fragments {
                 let Some(page) = &self.in_flight[usize::from(fragment.id)] else {
                     break;
@@ -231,6 +235,37 @@ impl TxQueue {
         });
     }
 
+    #[cold]
+    fn trace_requests(&self, fragments: &[TxFragment], offload: &Offload) {
+        for (index, fragment) in fragments.iter().enumerate() {
+            let last = index + 1 == fragments.len();
+            self.watch.event(&Event {
+                id: Some(fragment.id),
+                gref: Some(fragment.gref),
+                offset: Some(fragment.offset),
+                size: Some(fragment.len),
+                flags: &flags_of(offload, index == 0, last),
+                ..Event::new("tx", What::Request)
+            });
+        }
+    }
+
+    #[cold]
+    fn trace_response(&self, id: u16, status: Status) {
+        let status = match status {
+            Status::Okay => "okay",
+            Status::Dropped => "dropped",
+            // The answer to an extra info, whose id is left unwritten.
+            Status::Null => "null",
+            _ => "error",
+        };
+        self.watch.event(&Event {
+            id: (status != "null").then_some(id),
+            status,
+            ..Event::new("tx", What::Response)
+        });
+    }
+
     /// Shows the backend what was pushed, if anything was.
     pub fn publish(&mut self) -> Option<Notify> {
         std::mem::take(&mut self.unpublished).then(|| self.ring.publish())
@@ -239,9 +274,13 @@ impl TxQueue {
     /// Takes back the pages of answered requests. Returns how many responses there were.
     pub fn reclaim(&mut self, stats: &QueueStats) -> Result<usize, Error> {
         let mut seen = 0;
+        let traces = self.watch.on().traces();
         while let Some(slot) = self.ring.pop()? {
             seen += 1;
             let response = slot.response();
+            if traces {
+                self.trace_response(response.id, response.status);
+            }
             match response.status {
                 // The slot held an extra info. netback leaves the id of these unwritten.
                 Status::Null if self.extras > 0 => {

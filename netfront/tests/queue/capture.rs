@@ -3,7 +3,7 @@
 use std::io::{Read, Seek};
 use std::sync::Arc;
 
-use netfront::capture::{CaptureSwitch, Limits};
+use netfront::watch::{Limits, Watch};
 use netfront::{Offload, QueueConfig};
 use pcap_file::pcap::PcapReader;
 
@@ -17,15 +17,15 @@ fn packets_over_any_number_of_slots_are_captured_as_they_pass_both_ways() {
             untrusted,
             ..QueueConfig::default()
         });
-        let switch = Arc::new(CaptureSwitch::default());
-        queue.capture_by(Arc::clone(&switch));
+        let watch = Arc::new(Watch::default());
+        queue.watch_by(Arc::clone(&watch));
         let mut wanted = Vec::new();
         let exchange = |queue: &mut netfront::Queue, back: &mut crate::common::Back, len: usize| {
             let (received, sent) = (frame(len, 1), frame(len, 2));
             let pieces: Vec<_> = received.chunks(4096).collect();
             back.put_pieces(&pieces, 0, &Offload::default());
             back.publish();
-            assert_eq!(receive_all(queue), [received.clone()]);
+            assert_eq!(receive_all(queue), std::slice::from_ref(&received));
             queue.send(&[&sent], Offload::default()).unwrap();
             queue.flush().unwrap();
             assert_eq!(back.fetch().unwrap().0, sent);
@@ -35,10 +35,10 @@ fn packets_over_any_number_of_slots_are_captured_as_they_pass_both_ways() {
         };
         // Before and after: not captured.
         exchange(&mut queue, &mut back, 100);
-        let packets = Some(10);
-        let running = switch
-            .start(Limits {
-                packets,
+        let count = Some(10);
+        let running = watch
+            .capture(Limits {
+                count,
                 ..Limits::default()
             })
             .unwrap();

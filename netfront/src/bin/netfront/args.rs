@@ -83,6 +83,13 @@ netfront capture --write vif0.pcap --seconds 60          into a file, for a minu
 netfront capture -w vif0.pcap --snaplen 96 --count 1000  headers of the next 1000 packets\n\n\
 Traffic never waits for the file: what is too fast for it is dropped from the capture, and counted.")]
     Capture(crate::capture::Capture),
+    /// Show what stands in the rings of a running driver, a line for each request, response and event.
+    #[command(after_help = "Examples:\n  \
+netfront trace --vif 0 --count 100\n  \
+netfront trace --vif 0 --json --seconds 1 | jq 'select(.ring == \"tx\")'\n\n\
+Times are seconds since 1970. A response is shown as it was judged: status is okay, or the reason why its packet \
+is dropped. Tracing slows a busy vif down; while nobody traces, all it costs is a look at a flag for each batch.")]
+    Trace(crate::capture::Trace),
     /// Have a running driver notify its backend now, and look at the rings.
     #[command(after_help = "Example:\n  netfront kick --vif 0\n\n\
 For a vif that stands still although both ends are connected: it helps where an event was lost.")]

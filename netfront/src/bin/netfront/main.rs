@@ -5,7 +5,7 @@
 //! | `args` | the command line |
 //! | `run`, `control` | a vif in service, and the socket at which it is asked and told |
 //! | `stats`, `status`, `top` | what a running driver shows |
-//! | `capture` | its packets, as pcap |
+//! | `capture`, `recording` | its packets as pcap, its rings line by line |
 //! | `orders` | `kick`, `pause`, `resume`, `stop` |
 //! | `metrics` | Prometheus |
 //! | `probe` | could a vif be used here? |
@@ -28,6 +28,7 @@ mod metrics;
 mod orders;
 mod output;
 mod probe;
+mod recording;
 mod run;
 mod stats;
 mod status;
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
         Command::Status(args) => status::status(&args),
         Command::Top(args) => top::top(&args),
         Command::Capture(args) => capture::capture(&args),
+        Command::Trace(args) => capture::trace(&args),
         Command::Kick(args) => orders::order(&args, "kick"),
         Command::Pause(args) => orders::order(&args, "pause"),
         Command::Resume(args) => orders::order(&args, "resume"),

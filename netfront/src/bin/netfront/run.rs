@@ -14,12 +14,12 @@ use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::args::{QueueOptions, Run};
-use crate::capture::Recording;
 use crate::control::{self, Subject};
 use crate::failure::Failure;
 use crate::ground::{control_socket, domain};
 use crate::metrics;
 use crate::output::say;
+use crate::recording::Recording;
 use crate::sysfs::Vif;
 
 impl QueueOptions {
@@ -73,14 +73,14 @@ pub fn run(args: Run) -> Result<(), Failure> {
         domain: domain.clone(),
         service: Arc::clone(&service),
         tap,
-        capture: Arc::default(),
+        watch: Arc::default(),
         queue: args.queue.config(),
         wants: args.queue.wants(),
     });
     let capture = args
         .capture
         .as_deref()
-        .map(|words| Recording::start(words, &subject.capture))
+        .map(|words| Recording::start(words, &subject.watch))
         .transpose()?;
     let socket = control::serve(&path, Arc::clone(&subject))?;
     let _metrics = metrics::serve(&args.metrics, &subject)?;
@@ -89,7 +89,7 @@ pub fn run(args: Run) -> Result<(), Failure> {
         .wants(args.queue.wants())
         .deadline(Duration::from_secs(args.deadline))
         .interrupt(service.interrupt())
-        .capture(Arc::clone(&subject.capture));
+        .watch(Arc::clone(&subject.watch));
 
     let worker = Arc::clone(&service);
     // The queue's thread opens the event channel handle: the interrupt carries this name.

@@ -3,12 +3,12 @@
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
-use netfront::capture::CaptureSwitch;
 use netfront::connection::{Connection, Ends};
 use netfront::consumer::TapCounters;
 use netfront::engine::Service;
 use netfront::hypervisor::Domain;
 use netfront::stats::Snapshot;
+use netfront::watch::Watch;
 use netfront::{Link, QueueConfig, Wants};
 use serde_json::{json, Map, Value};
 
@@ -20,7 +20,7 @@ pub struct Subject {
     pub domain: Domain,
     pub service: Arc<Service>,
     pub tap: Option<Arc<TapCounters>>,
-    pub capture: Arc<CaptureSwitch>,
+    pub watch: Arc<Watch>,
     /// As the command line wants it.
     pub queue: QueueConfig,
     pub wants: Wants,
@@ -37,7 +37,8 @@ impl Subject {
             "pid": std::process::id(),
             "connected": self.service.link().is_some(),
             "paused": self.service.is_paused(),
-            "capturing": self.capture.is_on(),
+            "capturing": self.watch.captures(),
+            "tracing": self.watch.traces(),
             "restores": self.domain.restores(),
             "connections": self.service.connections.load(Ordering::Relaxed),
             // Also at the top, since scripts ask for it most: grants made for packets after the start.

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use netfront::capture::{Limits, Running, WHOLE};
+use netfront::watch::{Limits, Running, TraceFormat, WHOLE};
 use serde_json::{json, Value};
 
 use super::Subject;
@@ -33,7 +33,7 @@ struct Request {
 }
 
 /// Everything that may be asked.
-const REQUESTS: [Request; 7] = [
+const REQUESTS: [Request; 8] = [
     Request {
         name: "stats",
         what: "the counters",
@@ -72,7 +72,21 @@ const REQUESTS: [Request; 7] = [
         name: "capture",
         what: "write packets as pcap to the file that is sent along, until the client closes; \
                snaplen, count, seconds",
-        answer: capture,
+        answer: |value, asked, subject| {
+            record(value, asked, subject, |limits| subject.watch.capture(limits))
+        },
+    },
+    Request {
+        name: "trace",
+        what: "write a line for each request, response and notification of the rings to the file that is \
+               sent along, until the client closes; count, seconds, json",
+        answer: |value, asked, subject| {
+            let format = match value["json"] == true {
+                true => TraceFormat::Json,
+                false => TraceFormat::Text,
+            };
+            record(value, asked, subject, |limits| subject.watch.trace(format, limits))
+        },
     },
     Request {
         name: "stop",
@@ -120,8 +134,13 @@ fn refused(why: &str) -> Value {
     json!({ "schema": SCHEMA, "error": why })
 }
 
-/// Starts a capture. Its own thread answers when it is over.
-fn capture(value: &Value, mut asked: Asked, subject: &Arc<Subject>) -> Reply {
+/// Starts a recording. Its own thread answers when it is over.
+fn record(
+    value: &Value,
+    mut asked: Asked,
+    subject: &Subject,
+    start: impl FnOnce(Limits) -> Result<Running, netfront::Error>,
+) -> Reply {
     let Some(file) = asked.file.take() else {
         return now(
             asked,
@@ -131,25 +150,25 @@ fn capture(value: &Value, mut asked: Asked, subject: &Arc<Subject>) -> Reply {
     let number = |name: &str| value[name].as_u64();
     let limits = Limits {
         snaplen: number("snaplen").map_or(WHOLE, |bytes| bytes.min(WHOLE as u64) as usize),
-        packets: number("count"),
+        count: number("count"),
         time: value["seconds"]
             .as_f64()
             .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
     };
-    let running = match subject.capture.start(limits) {
+    let running = match start(limits) {
         Ok(running) => running,
         Err(error) => return now(asked, refused(&error.to_string())),
     };
     let (vif, client) = (subject.vif, asked.client);
     let spawned = std::thread::Builder::new()
-        .name("nfcapture".into())
+        .name("nfrecord".into())
         .spawn(move || {
             let reply = follow(vif, running, &File::from(file), &client);
             // A client that has gone does not want to know.
             let _ = writeln!(&client, "{reply}");
         });
     if let Err(error) = spawned {
-        tracing::warn!("no capture: its thread cannot be started: {error}");
+        tracing::warn!("nothing is recorded: its thread cannot be started: {error}");
     }
     None
 }
@@ -159,12 +178,12 @@ fn follow(vif: u32, running: Running, file: &File, client: &UnixStream) -> Value
         Ok(totals) => json!({
             "schema": SCHEMA,
             "vif": vif,
-            "captured": totals.captured,
+            "recorded": totals.recorded,
             "dropped": totals.dropped,
         }),
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
             json!({ "schema": SCHEMA, "vif": vif, "reader_gone": true })
         }
-        Err(error) => refused(&format!("the capture ended: {error}")),
+        Err(error) => refused(&format!("the recording ended: {error}")),
     }
 }

@@ -1,4 +1,4 @@
-//! The other end of a capture: takes what the queue's thread left and writes it out.
+//! The other end of a recording: takes what the queue's thread left and writes it out.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -9,30 +9,31 @@ use std::time::Instant;
 
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 
-use super::{CaptureSwitch, BUFFER};
+use super::{Kind, Watch, BUFFER};
 use crate::waker::Waker;
 
 /// What a pipe that is ready takes without blocking (PIPE_BUF).
 const PIECE: usize = 4096;
-/// How long a reader may take for the next piece once the capture was stopped.
+/// How long a reader may take for the next piece once the recording was stopped.
 const PATIENCE: Timespec = Timespec {
     tv_sec: 1,
     tv_nsec: 0,
 };
 
-/// What became of the packets of a capture.
+/// How much was recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Totals {
-    /// Packets captured.
-    pub captured: u64,
-    /// Packets that found no room, since the writer was too slow.
+    /// Packets captured, or lines of a trace.
+    pub recorded: u64,
+    /// Those that found no room, since the writer was too slow.
     pub dropped: u64,
 }
 
-/// A capture that runs. Dropped, it ends.
+/// A capture or trace that runs. Dropped, it ends.
 #[derive(Debug)]
 pub struct Running {
-    switch: Arc<CaptureSwitch>,
+    watch: Arc<Watch>,
+    kind: Kind,
     waker: Arc<Waker>,
     end: Option<Instant>,
     /// What was taken and is being written; its memory goes back to the queue's thread at the next look.
@@ -40,17 +41,23 @@ pub struct Running {
 }
 
 impl Running {
-    pub(super) fn new(switch: Arc<CaptureSwitch>, waker: Arc<Waker>, end: Option<Instant>) -> Self {
+    pub(super) fn new(
+        watch: Arc<Watch>,
+        kind: Kind,
+        waker: Arc<Waker>,
+        end: Option<Instant>,
+    ) -> Self {
         Self {
-            switch,
+            watch,
+            kind,
             waker,
             end,
             taken: Vec::with_capacity(BUFFER),
         }
     }
 
-    /// Writes packets to `file`, a pipe for one, until the limits of the capture are reached, or `stop` becomes
-    /// readable or is closed. What was captured before that is written as well.
+    /// Writes to `file`, a pipe for one, until the limits of the recording are reached, or `stop` becomes
+    /// readable or is closed. What was recorded before that is written as well.
     ///
     /// # Errors
     /// When the file can take no more: the disk is full, or whoever read the pipe has gone.
@@ -60,7 +67,7 @@ impl Running {
         loop {
             over = over || self.wait(stop)?;
             if over {
-                self.switch.on.store(false, Ordering::Relaxed);
+                self.watch.off(self.kind);
             }
             let last = self.take();
             if is_file {
@@ -74,9 +81,9 @@ impl Running {
         }
     }
 
-    /// How many packets there were so far.
+    /// How much there was so far.
     pub fn totals(&self) -> Totals {
-        let recording = self.switch.recording();
+        let recording = self.watch.recording(self.kind);
         recording
             .as_ref()
             .map_or(Totals::default(), |now| now.totals)
@@ -103,13 +110,13 @@ impl Running {
     /// Swaps the buffers. True if nothing will follow.
     fn take(&mut self) -> bool {
         self.taken.clear();
-        let mut recording = self.switch.recording();
+        let mut recording = self.watch.recording(self.kind);
         let Some(now) = recording.as_mut() else {
             return true;
         };
         std::mem::swap(&mut now.bytes, &mut self.taken);
-        if !self.switch.is_on() {
-            // A packet that is on its way into the buffer finds no room left.
+        if self.watch.on.load(Ordering::Relaxed) & self.kind.bit() == 0 {
+            // What is on its way into the buffer finds no room left.
             now.left = 0;
         }
         now.left == 0
@@ -118,8 +125,8 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.switch.on.store(false, Ordering::Relaxed);
-        *self.switch.recording() = None;
+        self.watch.off(self.kind);
+        *self.watch.recording(self.kind) = None;
     }
 }
 
@@ -137,7 +144,7 @@ fn write_pieces(file: &File, bytes: &[u8], stop: Option<BorrowedFd<'_>>) -> io::
             }
             let ready = !fds[0].revents().is_empty();
             drop(fds);
-            // Whoever stops a capture waits for a reader that is busy, and for none that sleeps.
+            // Whoever stops it waits for a reader that is busy, and for none that sleeps.
             if !ready && poll(&mut [PollFd::new(file, PollFlags::OUT)], Some(&PATIENCE))? == 0 {
                 return Ok(false);
             }
