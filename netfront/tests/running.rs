@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
 use hypervisor::sim::server::{self, Options, Running};
-use hypervisor::Domain;
+use hypervisor::{DomId, Domain};
 use netback_sim::traffic::Generator;
 use netback_sim::{peer, Backend, BackendHandle, Config};
 use pcap_file::pcap::PcapReader;
@@ -27,7 +27,7 @@ const FRAME: usize = 600;
 struct World {
     driver: Child,
     _backend: BackendHandle,
-    _back: Domain,
+    back: Domain,
     _server: Running,
     dir: TempDir,
 }
@@ -56,7 +56,7 @@ impl World {
         let world = Self {
             driver,
             _backend: backend,
-            _back: back,
+            back,
             _server: server,
             dir,
         };
@@ -205,6 +205,53 @@ fn top_shows_rates_and_ends_at_a_signal() {
     top.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
     kill_process(Pid::from_child(&top), Signal::INT).unwrap();
     assert!(top.wait().unwrap().success());
+}
+
+#[test]
+fn every_driver_is_shown_and_one_that_is_told_must_be_named() {
+    let world = World::new(&[]);
+    let sink = Config {
+        handle: 1,
+        ..Config::new(DomId(2), peer::Sink::blind())
+    };
+    let _backend = Backend::start(&world.back, sink).unwrap();
+    let second = netfront()
+        .args(["-q", "run", "--echo", "--domid", "2", "--vif", "1", "--sim"])
+        .arg(world.path("xen"))
+        .spawn()
+        .unwrap();
+    let mut second = Guard(second);
+    until("the second vif", || {
+        let output = world.command(&["stats", "--vif", "1", "--json"]);
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        report["connected"] == true
+    });
+    let numbers = |report: &Value| -> Vec<u64> {
+        let vifs = report["vifs"].as_array().unwrap().iter();
+        vifs.filter_map(|vif| vif["vif"].as_u64()).collect()
+    };
+    assert_eq!(numbers(&world.json(&["status", "--json"])), [0, 1]);
+    let table = world.json(&["top", "--json", "--count", "1", "--interval", "0.2"]);
+    assert_eq!(numbers(&table), [0, 1]);
+    let unclear = world.command(&["kick"]);
+    assert!(!unclear.status.success());
+    let errors = String::from_utf8(unclear.stderr).unwrap();
+    assert!(
+        errors.contains("vifs 0, 1: say which with --vif"),
+        "{errors}"
+    );
+    world.text(&["stop", "--vif", "1"]);
+    assert!(second.0.wait().unwrap().success());
+}
+
+/// Killed when the test is over, however it ends.
+struct Guard(Child);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 #[test]

@@ -143,7 +143,9 @@ fn numbers(event: &Event<'_>) -> [(&'static str, Option<u32>); 4] {
 fn text(into: &mut Vec<u8>, time: Duration, event: &Event<'_>) -> std::io::Result<()> {
     let (seconds, nanos) = (time.as_secs(), time.subsec_nanos());
     let (ring, what) = (event.ring, event.what.name());
-    write!(into, "{seconds}.{nanos:09} {ring:<2} {what:<8}")?;
+    // Aligned up to the numbers, where there are any.
+    let width = if event.id.is_some() { 8 } else { 0 };
+    write!(into, "{seconds}.{nanos:09} {ring:<2} {what:<width$}")?;
     for (name, value) in numbers(event) {
         if let Some(value) = value {
             write!(into, " {name} {value}")?;
@@ -223,7 +225,7 @@ mod tests {
         let wanted = "\
 17.000000042 rx request  id 7 gref 1042
 17.000000042 rx response id 65535 gref 4294967295 offset 4095 size 65535 flags data_validated,gso_tcpv4,hash,more_data status unexpected_extra
-17.000000042 tx notify  \n";
+17.000000042 tx notify\n";
         assert_eq!(String::from_utf8(bytes).unwrap(), wanted);
     }
 

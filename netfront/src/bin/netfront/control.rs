@@ -35,6 +35,7 @@ use crate::failure::Failure;
 
 pub use find::{Place, Which};
 pub use message::{read_line, send_line};
+pub use process::started;
 pub use report::{mac_text, Subject};
 pub use requests::SCHEMA;
 
@@ -104,9 +105,15 @@ pub fn serve(path: &Path, subject: Arc<Subject>) -> Result<Socket, Failure> {
     std::thread::Builder::new()
         .name("nfstats".into())
         .spawn(move || {
-            for client in listener.incoming().flatten() {
-                // A client that has gone, or asks nonsense, is its own problem.
-                let _ = answer(client, &subject);
+            for client in listener.incoming() {
+                match client {
+                    // A client that has gone, or asks nonsense, is its own problem.
+                    Ok(client) => {
+                        let _ = answer(client, &subject);
+                    }
+                    // Out of descriptors: not asked again at once, and for ever.
+                    Err(_) => std::thread::sleep(Duration::from_millis(100)),
+                }
             }
         })
         .map_err(Failure::io("starting the control socket's thread"))?;

@@ -50,6 +50,7 @@ impl QueueOptions {
 
 /// Connects a vif and keeps it connected until a signal.
 pub fn run(args: Run) -> Result<(), Failure> {
+    control::started();
     let (bell, held) = Bell::new()?;
     let domain = domain(&args.ground)?;
     let _held = match args.ground.sim {

@@ -262,8 +262,8 @@ impl Screen {
             return print(format!("{text}\n").as_bytes());
         }
         // From the upper left; the rest of each line, and what is below, is cleared.
-        let lines = text.replace('\n', "\x1b[K\r\n");
-        print(format!("\x1b[H{lines}\x1b[K\r\n\x1b[J\r\nCtrl-C ends\x1b[K").as_bytes())
+        let lines = text.replace('\n', "\x1b[K\n");
+        print(format!("\x1b[H{lines}\x1b[K\n\x1b[J\nCtrl-C ends").as_bytes())
     }
 }
 

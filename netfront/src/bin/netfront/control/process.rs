@@ -7,7 +7,7 @@ use std::time::Instant;
 use rustix::time::{clock_gettime, ClockId};
 use serde_json::{json, Value};
 
-/// When the process began, as far as anybody asks: at the first call.
+/// When the process began: at the first call.
 pub fn started() -> Instant {
     static STARTED: OnceLock<Instant> = OnceLock::new();
     *STARTED.get_or_init(Instant::now)
