@@ -1,5 +1,7 @@
 //! `netfront kick`, `pause`, `resume`, `stop`: one word to drivers that run.
 
+use std::os::unix::net::UnixStream;
+
 use clap::Args;
 
 use crate::control::{self, Place, Which};
@@ -19,6 +21,10 @@ pub struct Order {
 /// The one driver that a command is about: the only one there is, or the one that is named.
 pub fn one(which: &Which) -> Result<Place, Failure> {
     let mut places = which.places();
+    if places.len() > 1 {
+        // A driver that was killed leaves its socket behind.
+        places.retain(|place| UnixStream::connect(&place.socket).is_ok());
+    }
     match places.len() {
         1 => Ok(places.remove(0)),
         0 => Err(Failure::NotHere(
