@@ -174,7 +174,10 @@ impl Watch {
             self.on.fetch_or(kind.bit(), Ordering::Release);
         }
         drop(recording);
-        let end = limits.time.map(|time| Instant::now() + time);
+        // An end that no clock will reach is none.
+        let end = limits
+            .time
+            .and_then(|time| Instant::now().checked_add(time));
         Ok(Running::new(Arc::clone(self), kind, writer, end))
     }
 

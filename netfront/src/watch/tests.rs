@@ -128,3 +128,28 @@ fn a_reader_that_has_gone_ends_the_capture() {
     assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
     assert!(!watch.captures());
 }
+
+#[test]
+fn a_time_beyond_all_clocks_is_no_limit() {
+    let watch = Arc::new(Watch::default());
+    let limits = Limits {
+        time: Some(Duration::MAX),
+        ..Limits::default()
+    };
+    let running = watch.capture(limits).unwrap();
+    record(&watch, b"packet");
+    assert!(watch.captures());
+    assert_eq!(running.totals().recorded, 1);
+}
+
+#[test]
+fn a_trace_and_a_capture_run_beside_each_other() {
+    let watch = Arc::new(Watch::default());
+    let capture = watch.capture(Limits::default()).unwrap();
+    let trace = watch.trace(TraceFormat::Text, Limits::default()).unwrap();
+    assert!(watch.captures() && watch.traces());
+    drop(capture);
+    assert!(!watch.captures() && watch.traces());
+    watch.event(&Event::new("rx", What::Event));
+    assert_eq!(trace.totals().recorded, 1);
+}
