@@ -15,6 +15,7 @@ use hypervisor::Domain;
 use crate::connection::{Change, Connection, Features, Offer, Wants};
 use crate::queue::{Queue, QueueConfig};
 use crate::stats::QueueStats;
+use crate::watch::Watch;
 use crate::Error;
 
 use crate::control::{ControlRing, Mapping};
@@ -48,6 +49,7 @@ pub struct Builder {
     wants: Wants,
     deadline: Duration,
     interrupt: Arc<AtomicBool>,
+    watch: Arc<Watch>,
 }
 
 impl Builder {
@@ -59,6 +61,7 @@ impl Builder {
             wants: Wants::default(),
             deadline: HANDSHAKE,
             interrupt: Arc::default(),
+            watch: Arc::default(),
         }
     }
 
@@ -87,6 +90,13 @@ impl Builder {
     #[must_use]
     pub fn interrupt(mut self, flag: Arc<AtomicBool>) -> Self {
         self.interrupt = flag;
+        self
+    }
+
+    /// Lets captures and traces be started with this, also of later connections.
+    #[must_use]
+    pub fn watch(mut self, watch: Arc<Watch>) -> Self {
+        self.watch = watch;
         self
     }
 
@@ -169,6 +179,7 @@ impl Device {
         let control_ring = open_control_ring(domain, builder, &offer);
         connection.control_ring(control_ring.as_ref().map(ControlRing::keys));
         let mut queue = Queue::open(domain, offer.backend_id, &config, split, stats)?;
+        queue.watch_by(Arc::clone(&builder.watch));
         let met = connection
             .publish(&queue.keys(), &offer.features, &wants)
             .and_then(|()| connection.wait_connected(builder.deadline))

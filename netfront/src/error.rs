@@ -84,6 +84,13 @@ pub enum Error {
         feature: &'static str,
     },
 
+    /// One capture and one trace of a queue run at a time.
+    #[error("another {what} of this vif is running: end that one first")]
+    IsRecording {
+        /// `capture` or `trace`.
+        what: &'static str,
+    },
+
     /// A thread of the device has gone, or an operating system call failed.
     #[error("{what}: {source}")]
     Io {

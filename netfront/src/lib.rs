@@ -28,6 +28,7 @@
 //! | [`engine`] | who polls what, for how long |
 //! | [`consumer`] | where packets go |
 //! | [`stats`] | every counter |
+//! | [`watch`] | captures and traces of a running queue |
 //!
 //! # Receiving
 //!
@@ -288,6 +289,7 @@ pub mod pool;
 pub mod queue;
 pub mod stats;
 mod waker;
+pub mod watch;
 
 pub use connection::{Change, Features, Wants};
 pub use consumer::Consumer;

@@ -33,29 +33,33 @@ impl Counter {
     }
 }
 
+/// A struct of counters that can tell their names and what they mean.
 macro_rules! counters {
-    ($($(#[doc = $doc:literal])+ $name:ident),+ $(,)?) => {
-        /// What one queue counts.
+    ($(#[doc = $about:literal])+ $table:ident: $($(#[doc = $doc:literal])+ $name:ident),+ $(,)?) => {
+        $(#[doc = $about])+
         #[derive(Debug, Default)]
-        pub struct QueueStats {
-            $($(#[doc = $doc])+ pub $name: Counter,)+
+        pub struct $table {
+            $($(#[doc = $doc])+ pub $name: $crate::stats::Counter,)+
         }
 
-        impl QueueStats {
+        impl $table {
             /// Every counter with its name and what it means, in the order of the tables.
             pub fn table(&self) -> Vec<(&'static str, u64, &'static str)> {
                 vec![$((stringify!($name), self.$name.get(), concat!($($doc),+).trim_ascii()),)+]
             }
 
             /// Every counter with its name.
-            pub fn snapshot(&self) -> Snapshot {
-                Snapshot(vec![$((stringify!($name), self.$name.get()),)+])
+            pub fn snapshot(&self) -> $crate::stats::Snapshot {
+                $crate::stats::Snapshot(vec![$((stringify!($name), self.$name.get()),)+])
             }
         }
     };
 }
+pub(crate) use counters;
 
 counters! {
+    /// What one queue counts.
+    QueueStats:
     /// Packets received and delivered.
     rx_packets,
     /// Bytes of those packets.
@@ -148,9 +152,31 @@ counters! {
     pool_leased,
     /// Pages withdrawn because the backend may still hold them.
     pool_quarantined,
+    /// Pages granted beyond the start now, both directions.
+    pool_grown,
+    /// Pages that both pools may have at most.
+    pool_limit,
+    /// Slots of the receive ring that hold a page for the backend to fill, of 256.
+    ring_rx_posted,
+    /// Slots of the transmit ring that the backend has not answered, of 256.
+    ring_tx_unanswered,
     /// Pages that the backend keeps mapped now, since they were announced over the control ring.
     gref_mapped,
 }
+
+/// The names of what is a level, which rises and falls. All others count events and only rise.
+pub const LEVELS: [&str; 10] = [
+    "pool_granted",
+    "pool_free",
+    "pool_posted",
+    "pool_leased",
+    "pool_quarantined",
+    "pool_grown",
+    "pool_limit",
+    "ring_rx_posted",
+    "ring_tx_unanswered",
+    "gref_mapped",
+];
 
 impl QueueStats {
     /// The counter of a packet that was dropped for this reason.
@@ -225,6 +251,14 @@ mod tests {
         let names: BTreeSet<_> = table.iter().map(|(name, _, _)| name).collect();
         assert_eq!(names.len(), table.len());
         assert!(table.iter().all(|(_, _, meaning)| meaning.ends_with('.')));
+    }
+
+    #[test]
+    fn every_level_is_in_the_table() {
+        let table = QueueStats::default().table();
+        for level in LEVELS {
+            assert!(table.iter().any(|&(name, ..)| name == level), "{level}");
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@
 //! Watch events are hints: whatever an event says, the key is read. Every wait has a deadline, and its
 //! error names the key. Everything is written before `state` is, so no transaction is needed.
 
+mod ends;
 mod features;
 pub(crate) mod keys;
 mod offer;
@@ -33,6 +34,7 @@ use std::time::{Duration, Instant};
 use hypervisor::{Domain, Store};
 use xen_ring::Corrupt;
 
+pub use ends::Ends;
 pub use features::{Features, Wants};
 pub use offer::Offer;
 use restore::Restore;

@@ -5,7 +5,7 @@
 //! | [`Tap`] | to the kernel's stack | from it |
 //! | [`Echo`] | back to the sender, addresses swapped | - |
 //! | [`Null`] | dropped | - |
-//! | [`Capture`] | written to a pcap file, then to the consumer inside | as inside; not captured |
+//! | [`Capture`] | written to a pcap file, then to the consumer inside | as inside; not captured (see [`crate::watch`]) |
 //!
 //! A program's own consumer is a few lines, and [`serve`](crate::engine::serve) keeps its vif connected:
 //!

@@ -16,29 +16,29 @@ use crate::device::Link;
 use crate::offload::{fill_checksum, from_vnet, to_vnet};
 use crate::packet::{Packet, MAX_FRAGMENTS};
 use crate::queue::Queue;
-use crate::stats::Counter;
+use crate::stats::counters;
 use crate::Error;
 use xen_ring::{Checksum, GsoKind};
 
-/// What the TAP side counts.
-#[derive(Debug, Default)]
-pub struct TapCounters {
+counters! {
+    /// What the TAP side counts.
+    TapCounters:
     /// Frames that the kernel took.
-    pub written: Counter,
+    written,
     /// Frames read from the kernel.
-    pub read: Counter,
+    read,
     /// Frames dropped: the kernel refused them (the interface is down, or the header makes no sense).
-    pub drop_refused: Counter,
+    drop_refused,
     /// Frames dropped: the interface's queue was full.
-    pub drop_full: Counter,
+    drop_full,
     /// Frames dropped: a blank checksum without a TCP or UDP header.
-    pub drop_checksum: Counter,
+    drop_checksum,
     /// Large segments dropped, since the backend cannot cut them.
-    pub drop_segments: Counter,
+    drop_segments,
     /// Checksums filled in by software, since the backend cannot.
-    pub checksums_filled: Counter,
-    /// `readv` and `writev` calls.
-    pub system_calls: Counter,
+    checksums_filled,
+    /// Calls of readv and writev.
+    system_calls,
 }
 
 /// Connects a queue with a TAP device.

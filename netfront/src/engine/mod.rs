@@ -73,3 +73,21 @@ pub fn sleep(queue: &mut Queue, consumer: &dyn Consumer, timeout: Duration) -> R
         wake => Ok(wake),
     }
 }
+
+/// Sleeps until somebody calls or the time is over, whatever the ring and the consumer have.
+///
+/// # Errors
+/// If poll fails.
+pub fn rest(queue: &mut Queue, timeout: Duration) -> Result<Wake, Error> {
+    queue.export();
+    let waker = queue.waker();
+    let mut fds = [PollFd::from_borrowed_fd(waker.as_fd(), PollFlags::IN)];
+    queue.stats().polls.add(1);
+    match poll(&mut fds, Timespec::try_from(timeout).ok().as_ref()) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => {}
+        Err(error) => return Err(Error::io("waiting for a call")(error.into())),
+    }
+    let called = !fds[0].revents().is_empty();
+    queue.stats().wakeups.add(1);
+    queue.woken(false, called)
+}

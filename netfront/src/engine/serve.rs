@@ -2,13 +2,13 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::{round, sleep};
+use super::{rest, round, sleep};
 use crate::connection::Change;
 use crate::consumer::Consumer;
 use crate::device::{Device, Link, Reconnect};
-use crate::queue::Wake;
+use crate::queue::{Queue, Wake};
 use crate::stats::QueueStats;
 use crate::waker::Waker;
 use crate::Error;
@@ -26,8 +26,11 @@ pub struct Service {
     stop: Arc<AtomicBool>,
     /// Connections made so far.
     pub connections: AtomicU64,
-    link: Mutex<Option<Link>>,
+    /// What was negotiated, and since when there is a connection.
+    link: Mutex<Option<(Link, Instant)>>,
     waker: Mutex<Option<Arc<Waker>>>,
+    paused: AtomicBool,
+    kicked: AtomicBool,
     stats: Arc<QueueStats>,
 }
 
@@ -35,6 +38,35 @@ impl Service {
     /// Asks [`serve`] to say goodbye to the backend and return.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// Has [`serve`] leave packets where they are, both ways: the rings fill up, and whoever sends has to wait.
+    /// The connection stays. Returns before the last packets of a batch have passed.
+    pub fn pause(&self) {
+        self.paused.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// Ends a pause.
+    pub fn resume(&self) {
+        self.paused.store(false, Ordering::Release);
+        self.wake();
+    }
+
+    /// True between [`Self::pause`] and [`Self::resume`].
+    pub fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::Relaxed)
+    }
+
+    /// Has [`serve`] look at the rings now, and the backend too, whatever it asked for. Helps where an event
+    /// was lost.
+    pub fn kick(&self) {
+        self.kicked.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    fn wake(&self) {
         if let Ok(waker) = self.waker.lock() {
             waker.iter().for_each(|waker| waker.wake());
         }
@@ -52,7 +84,14 @@ impl Service {
 
     /// What was negotiated; `None` while there is no connection.
     pub fn link(&self) -> Option<Link> {
-        self.link.lock().ok().and_then(|link| *link)
+        let link = self.link.lock().ok()?;
+        link.map(|(link, _)| link)
+    }
+
+    /// How long there has been a connection; `None` while there is none.
+    pub fn connected_for(&self) -> Option<Duration> {
+        let link = self.link.lock().ok()?;
+        link.map(|(_, since)| since.elapsed())
     }
 
     /// The counters, which go on over reconnects.
@@ -70,7 +109,8 @@ impl Service {
 
     fn show(&self, now: Option<Link>) {
         if let Ok(mut link) = self.link.lock() {
-            *link = now;
+            let since = link.map_or_else(Instant::now, |(_, since)| since);
+            *link = now.map(|now| (now, since));
         }
     }
 }
@@ -164,6 +204,17 @@ fn again(mut pending: Reconnect, service: &Service) -> Option<Device> {
     }
 }
 
+fn round_unless(
+    paused: bool,
+    queue: &mut Queue,
+    consumer: &mut dyn Consumer,
+) -> Result<usize, Error> {
+    if paused {
+        return Ok(0);
+    }
+    round(queue, consumer)
+}
+
 fn pump(device: &mut Device, consumer: &mut dyn Consumer, service: &Service) -> Result<End, Error> {
     consumer.link(device.link())?;
     let mut turn = 0u32;
@@ -172,7 +223,8 @@ fn pump(device: &mut Device, consumer: &mut dyn Consumer, service: &Service) -> 
         if service.stopping() {
             return Ok(End::Stopped);
         }
-        let moved = match round(device.queue(), consumer) {
+        let paused = service.is_paused();
+        let moved = match round_unless(paused, device.queue(), consumer) {
             Ok(moved) => moved,
             Err(error) => return End::of(error),
         };
@@ -184,7 +236,11 @@ fn pump(device: &mut Device, consumer: &mut dyn Consumer, service: &Service) -> 
                 Wake::Work
             }
         } else {
-            match sleep(device.queue(), consumer, IDLE) {
+            let woken = match paused {
+                true => rest(device.queue(), IDLE),
+                false => sleep(device.queue(), consumer, IDLE),
+            };
+            match woken {
                 Ok(woken) => woken,
                 Err(error) => return End::of(error),
             }
@@ -195,6 +251,13 @@ fn pump(device: &mut Device, consumer: &mut dyn Consumer, service: &Service) -> 
                 device.queue().idle();
             }
             Wake::Called => {
+                // Under load nobody else does.
+                device.queue().export();
+                if service.kicked.swap(false, Ordering::Acquire) {
+                    if let Err(error) = device.queue().kick() {
+                        return End::of(error);
+                    }
+                }
                 while let Some(change) = device.change() {
                     match change {
                         Change::BackendLeft(_) => return Ok(End::Left(change)),

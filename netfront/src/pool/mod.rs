@@ -103,6 +103,8 @@ pub struct Pool {
     returns: Arc<Returns>,
     growth: Arc<Growth>,
     granted: usize,
+    /// Pages that were granted when the first packet came.
+    at_start: usize,
     leased: usize,
     quarantined: usize,
     /// The grant device refused; not asked again before pages have come back.
@@ -171,6 +173,7 @@ impl Pool {
             returns: Arc::new(Returns::new(limit)),
             growth: Arc::new(Growth::new()),
             granted: 0,
+            at_start: 0,
             leased: 0,
             quarantined: 0,
             refused: false,
@@ -205,6 +208,7 @@ impl Pool {
     /// What is granted from now on is granted for packets.
     fn settle(&mut self) {
         self.grants = 0;
+        self.at_start = self.granted;
     }
 
     /// Takes a page, to be posted or filled. Grants more if none is left (H-10); `None` when that is
@@ -369,6 +373,11 @@ impl Pool {
     /// The hand-over to the control thread, which grants when the queue asks.
     pub fn growth(&self) -> Arc<Growth> {
         Arc::clone(&self.growth)
+    }
+
+    /// Pages that were granted since the start and are granted still.
+    pub fn grown(&self) -> usize {
+        self.granted.saturating_sub(self.at_start)
     }
 
     /// The most pages that the pool may have.

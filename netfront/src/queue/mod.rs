@@ -21,6 +21,7 @@ use crate::packet::Packet;
 use crate::pool::{Growth, Pool, PoolConfig, PoolPolicy};
 use crate::stats::QueueStats;
 use crate::waker::Waker;
+use crate::watch::{copy_slices, Event, Watch, What};
 use crate::{Error, SendError};
 
 pub use config::{Ports, QueueConfig, QueueKeys, Wake};
@@ -44,6 +45,7 @@ pub struct Queue {
     masked: Vec<Port>,
     waker: Arc<Waker>,
     stats: Arc<QueueStats>,
+    watch: Arc<Watch>,
     /// Transmit responses that were read, and all responses that there were when the last event came.
     tx_answered: u64,
     answered_at_event: u64,
@@ -120,6 +122,7 @@ impl Queue {
             masked: Vec::with_capacity(2),
             waker: Arc::new(Waker::new()?),
             stats,
+            watch: Arc::default(),
             tx_answered: 0,
             answered_at_event: 0,
             spurious: 0,
@@ -151,9 +154,15 @@ impl Queue {
     pub fn receive(
         &mut self,
         budget: usize,
-        deliver: impl FnMut(&mut Packet<'_>),
+        mut deliver: impl FnMut(&mut Packet<'_>),
     ) -> Result<usize, Error> {
-        let packets = self.rx.receive(budget, &self.stats, deliver)?;
+        let capture = self.watch.on().captures().then_some(&*self.watch);
+        let packets = self.rx.receive(budget, &self.stats, |packet| {
+            if let Some(watch) = capture {
+                watch.packet(packet.len(), |into| copy_slices(packet.slices(), into));
+            }
+            deliver(packet);
+        })?;
         self.rx.pool.collect();
         self.rx.refill(&self.stats);
         Ok(packets)
@@ -234,6 +243,7 @@ impl Queue {
 
     fn notify(&mut self, port: Port) -> Result<(), Error> {
         self.stats.notify_sent.add(1);
+        self.trace(port, What::Notify);
         Ok(self.events.notify(port)?)
     }
 
@@ -251,6 +261,18 @@ impl Queue {
         }
     }
 
+    /// Traces an event on this port, or of it.
+    fn trace(&self, port: Port, what: What) {
+        if self.watch.on().traces() {
+            let ring = match self.ports {
+                Ports::Shared(_) => "",
+                Ports::Split { rx, .. } if rx == port => "rx",
+                Ports::Split { .. } => "tx",
+            };
+            self.watch.event(&Event::new(ring, what));
+        }
+    }
+
     /// Top half: reads the pending ports, which stay masked until [`Self::arm`]. Touches no packet.
     ///
     /// # Errors
@@ -260,6 +282,9 @@ impl Queue {
         self.events.pending(&mut self.masked)?;
         let events = self.masked.len() - before;
         self.stats.events.add(events as u64);
+        for &port in &self.masked[before..] {
+            self.trace(port, What::Event);
+        }
         if events > 0 {
             // By what was answered, not by what is left: the responses of an event that came while the rings
             // were being emptied are gone already.
@@ -355,6 +380,13 @@ impl Queue {
         &self.stats
     }
 
+    /// Lets captures and traces of the queue be started with this.
+    pub fn watch_by(&mut self, watch: Arc<Watch>) {
+        self.rx.watch = Arc::clone(&watch);
+        self.tx.watch = Arc::clone(&watch);
+        self.watch = watch;
+    }
+
     /// The pools, receive and transmit, for inspection.
     pub fn pools(&mut self) -> [&mut Pool; 2] {
         [&mut self.rx.pool, &mut self.tx.pool]
@@ -382,7 +414,11 @@ impl Queue {
         stats
             .pool_quarantined
             .set((rx.quarantined + tx.quarantined) as u64);
+        stats.ring_rx_posted.set(self.rx.in_flight().into());
+        stats.ring_tx_unanswered.set(self.tx.in_flight().into());
         let (rx, tx) = (&self.rx.pool, &self.tx.pool);
+        stats.pool_grown.set((rx.grown() + tx.grown()) as u64);
+        stats.pool_limit.set((rx.limit() + tx.limit()) as u64);
         let now = [
             rx.grants + tx.grants,
             rx.revokes + tx.revokes,

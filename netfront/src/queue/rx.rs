@@ -1,5 +1,7 @@
 //! The receive half of a queue: post pages, read responses, hand packets up, post again.
 
+use std::sync::Arc;
+
 use hypervisor::GrantRef;
 use xen_ring::{receive, FrontRing, Notify, Page, Rx, RxPacket, RxRequest};
 
@@ -7,6 +9,7 @@ use crate::offload::{self, Headers};
 use crate::packet::{Fate, Packet, Piece, Pieces, HEADER_LIMIT};
 use crate::pool::{Pool, PoolPage, PoolPolicy};
 use crate::stats::QueueStats;
+use crate::watch::{flags_of, Event, Watch, What};
 use crate::Error;
 
 /// Slots of the ring, and so the most pages that can be posted.
@@ -45,6 +48,7 @@ pub(crate) struct RxQueue {
     linear: Box<[u8]>,
     /// Responses read so far.
     pub answered: u64,
+    pub watch: Arc<Watch>,
     /// Something was posted since the last publish.
     unpublished: bool,
 }
@@ -61,6 +65,7 @@ impl RxQueue {
             copied: Pieces::new(),
             linear: vec![0; LINEAR].into_boxed_slice(),
             answered: 0,
+            watch: Arc::default(),
             unpublished: false,
         }
     }
@@ -68,6 +73,7 @@ impl RxQueue {
     /// Posts a page in every free slot, as far as the pool has pages (H-3, H-4). Nothing is visible
     /// to the backend before [`Self::publish`].
     pub fn refill(&mut self, stats: &QueueStats) {
+        let traces = self.watch.on().traces();
         while self.ring.free_requests() > 0 {
             let Some(page) = self.pool.take() else { break };
             let GrantRef(gref) = self.pool.reference(&page);
@@ -80,10 +86,22 @@ impl RxQueue {
             }
             self.posted[usize::from(slot)] = Some(page);
             self.unpublished = true;
+            if traces {
+                self.watch.event(&Event {
+                    id: Some(slot),
+                    gref: Some(gref),
+                    ..Event::new("rx", What::Request)
+                });
+            }
         }
         if self.is_starved() {
             stats.rx_starved.add(1);
         }
+    }
+
+    /// Pages that are posted for the backend to fill.
+    pub fn in_flight(&self) -> u32 {
+        self.ring.in_flight()
     }
 
     /// True if the pool left the ring with hardly a page.
@@ -104,8 +122,12 @@ impl RxQueue {
         mut deliver: impl FnMut(&mut Packet<'_>),
     ) -> Result<usize, Error> {
         let mut seen = 0;
+        let traces = self.watch.on().traces();
         while seen < budget && receive::next(&mut self.ring, &mut self.assembled)? {
             seen += 1;
+            if traces {
+                self.trace_responses();
+            }
             self.claim()?;
             let slots = (self.pieces.len() + self.assembled.unused.len()) as u64;
             self.answered += slots;
@@ -154,6 +176,39 @@ impl RxQueue {
             }
         }
         Ok(seen)
+    }
+
+    /// Traces what the slots of the assembled packet held, in the words in which it was judged.
+    #[cold]
+    fn trace_responses(&self) {
+        let packet = &self.assembled;
+        let status = packet.fault.map_or("okay", |fault| fault.name());
+        let gref = |slot: u16| {
+            let page = self.posted.get(usize::from(slot))?.as_ref()?;
+            Some(self.pool.reference(page).0)
+        };
+        for (index, fragment) in packet.fragments.iter().enumerate() {
+            let last = index + 1 == packet.fragments.len();
+            self.watch.event(&Event {
+                id: Some(fragment.slot),
+                gref: gref(fragment.slot),
+                offset: Some(fragment.offset),
+                size: Some(fragment.len),
+                flags: &flags_of(&packet.offload, index == 0, last),
+                status,
+                ..Event::new("rx", What::Response)
+            });
+        }
+        // Extra infos, or slots of a packet that makes no sense.
+        for &slot in &packet.unused {
+            self.watch.event(&Event {
+                id: Some(slot),
+                gref: gref(slot),
+                flags: &["no_data"],
+                status,
+                ..Event::new("rx", What::Response)
+            });
+        }
     }
 
     /// Takes the pages of the assembled packet out of the slots. Each was validated against its page.

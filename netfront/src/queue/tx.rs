@@ -1,6 +1,7 @@
 //! The transmit half of a queue: fill granted pages, push requests, take the pages back when answered.
 
 use std::io::IoSliceMut;
+use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use hypervisor::GrantRef;
@@ -8,6 +9,7 @@ use xen_ring::{transmit, FrontRing, Notify, Offload, Page, Status, Tx, TxFragmen
 
 use crate::pool::{view_mut, Pool, PoolPage};
 use crate::stats::QueueStats;
+use crate::watch::{flags_of, Event, Watch, What};
 use crate::{Error, SendError};
 
 /// Slots of the ring; as many ids.
@@ -29,6 +31,7 @@ pub(crate) struct TxQueue {
     stagger: usize,
     /// Slots with extra infos that the backend has not answered: it answers these, and no others, with NULL.
     extras: u32,
+    pub watch: Arc<Watch>,
     /// Something was pushed since the last publish.
     unpublished: bool,
 }
@@ -43,6 +46,7 @@ impl TxQueue {
             reserve: ArrayVec::new(),
             stagger: 0,
             extras: 0,
+            watch: Arc::default(),
             unpublished: false,
         }
     }
@@ -196,6 +200,13 @@ impl TxQueue {
                 stats.tx_slots.add(slots as u64);
                 self.extras += offload.extra_slots();
                 self.unpublished = true;
+                let on = self.watch.on();
+                if on.captures() {
+                    self.capture(fragments, len);
+                }
+                if on.traces() {
+                    self.trace_requests(fragments, &offload);
+                }
             }
             Err(error) => {
                 // Room was checked before; what is left is a packet for which a backend would close the
@@ -207,6 +218,54 @@ impl TxQueue {
         }
     }
 
+    /// Captures a packet as it lies in its pages.
+    #[cold]
+    fn capture(&self, fragments: &[TxFragment], len: usize) {
+        self.watch.packet(len, |mut into| {
+            for fragment in fragments {
+                let Some(page) = &self.in_flight[usize::from(fragment.id)] else {
+                    break;
+                };
+                let kept = into.len().min(usize::from(fragment.len));
+                let (part, rest) = std::mem::take(&mut into).split_at_mut(kept);
+                let offset = usize::from(fragment.offset);
+                self.pool.page(page).copy_out(offset, part);
+                into = rest;
+            }
+        });
+    }
+
+    #[cold]
+    fn trace_requests(&self, fragments: &[TxFragment], offload: &Offload) {
+        for (index, fragment) in fragments.iter().enumerate() {
+            let last = index + 1 == fragments.len();
+            self.watch.event(&Event {
+                id: Some(fragment.id),
+                gref: Some(fragment.gref),
+                offset: Some(fragment.offset),
+                size: Some(fragment.len),
+                flags: &flags_of(offload, index == 0, last),
+                ..Event::new("tx", What::Request)
+            });
+        }
+    }
+
+    #[cold]
+    fn trace_response(&self, id: u16, status: Status) {
+        let status = match status {
+            Status::Okay => "okay",
+            Status::Dropped => "dropped",
+            // The answer to an extra info, whose id is left unwritten.
+            Status::Null => "null",
+            _ => "error",
+        };
+        self.watch.event(&Event {
+            id: (status != "null").then_some(id),
+            status,
+            ..Event::new("tx", What::Response)
+        });
+    }
+
     /// Shows the backend what was pushed, if anything was.
     pub fn publish(&mut self) -> Option<Notify> {
         std::mem::take(&mut self.unpublished).then(|| self.ring.publish())
@@ -215,9 +274,13 @@ impl TxQueue {
     /// Takes back the pages of answered requests. Returns how many responses there were.
     pub fn reclaim(&mut self, stats: &QueueStats) -> Result<usize, Error> {
         let mut seen = 0;
+        let traces = self.watch.on().traces();
         while let Some(slot) = self.ring.pop()? {
             seen += 1;
             let response = slot.response();
+            if traces {
+                self.trace_response(response.id, response.status);
+            }
             match response.status {
                 // The slot held an extra info. netback leaves the id of these unwritten.
                 Status::Null if self.extras > 0 => {

@@ -35,7 +35,10 @@ netfront run --sim /tmp/xen --tap xn0    the same on a simulated Xen (see netbac
 The vif must not be used by the kernel's own driver. SIGINT and SIGTERM end it cleanly.")]
     Run(Run),
     /// Show the counters of a running driver.
-    #[command(after_help = "Example:\n  netfront stats --vif 0 --json")]
+    #[command(after_help = "Examples:\n  \
+netfront stats --vif 0                   as ethtool -S prints them\n  \
+netfront stats --vif 0 --json            with the state of the vif and of the process\n  \
+netfront stats --explain                 what each counter means")]
     Stats(Stats),
     /// Take a vif from the kernel's driver, so that `run` may have it.
     #[command(after_help = "Examples:\n  \
@@ -61,6 +64,46 @@ netfront demo --tap                      the kernel's own TCP/IP across the driv
     Demo(Demo),
     /// Measure the transport between two pinned processes, beside the limit of this machine.
     Bench(Bench),
+    /// Show every vif that netfront drives here: both ends, features, pool, rings, process.
+    #[command(after_help = "Examples:\n  \
+netfront status\n  \
+netfront status --vif 0 --json\n  \
+netfront status --sim /tmp/xen           drivers on a simulated Xen")]
+    Status(crate::status::Status),
+    /// Show what every vif carries a second, again and again.
+    #[command(after_help = "Examples:\n  \
+netfront top                             a table that is redrawn each second; Ctrl-C ends\n  \
+netfront top --interval 10 --count 1     one table: rates, wake-ups and CPU use over 10 seconds\n  \
+netfront top --json | jq .               a line of JSON each second")]
+    Top(crate::top::Top),
+    /// Write packets of a running driver as pcap, both ways.
+    #[command(after_help = "Examples:\n  \
+netfront capture --vif 0 | tcpdump -n -r -               packets as they pass\n  \
+netfront capture --write vif0.pcap --seconds 60          into a file, for a minute\n  \
+netfront capture -w vif0.pcap --snaplen 96 --count 1000  headers of the next 1000 packets\n\n\
+Traffic never waits for the file: what is too fast for it is dropped from the capture, and counted.")]
+    Capture(crate::capture::Capture),
+    /// Show what stands in the rings of a running driver, a line for each request, response and event.
+    #[command(after_help = "Examples:\n  \
+netfront trace --vif 0 --count 100\n  \
+netfront trace --vif 0 --json --seconds 1 | jq 'select(.ring == \"tx\")'\n\n\
+Times are seconds since 1970. A response is shown as it was judged: status is okay, or the reason why its packet \
+is dropped. Tracing slows a busy vif down; while nobody traces, all it costs is a look at a flag for each batch.")]
+    Trace(crate::capture::Trace),
+    /// Have a running driver notify its backend now, and look at the rings.
+    #[command(after_help = "Example:\n  netfront kick --vif 0\n\n\
+For a vif that stands still although both ends are connected: it helps where an event was lost.")]
+    Kick(crate::orders::Order),
+    /// Have a running driver leave packets where they are, both ways, until `resume`.
+    #[command(
+        after_help = "Example:\n  netfront pause --vif 0; netfront resume --vif 0\n\n\
+The connection stays. The rings fill up, and whoever sends has to wait, or loses packets."
+    )]
+    Pause(crate::orders::Order),
+    /// End a pause.
+    Resume(crate::orders::Order),
+    /// Have a running driver say goodbye to its backend and end, as SIGTERM does.
+    Stop(crate::orders::Order),
     /// The simulated Xen: store, grants and event channels.
     #[command(hide = true)]
     SimulatedXen(SimulatedXen),
@@ -105,10 +148,12 @@ pub struct Run {
     /// Instead of a TAP: send every packet back.
     #[arg(long, conflicts_with = "tap")]
     pub echo: bool,
-    /// Write received packets to this pcap file.
+    /// Write packets to this pcap file from the start (later: `netfront capture`).
     #[arg(long, value_name = "FILE[,SNAPLEN]")]
     pub capture: Option<String>,
-    /// Answer `netfront stats` at this socket [default: /run/netfront/vifN.sock, or beside the simulated Xen].
+    #[command(flatten)]
+    pub metrics: crate::metrics::MetricsOptions,
+    /// Answer `netfront status` and others at this socket [default: /run/netfront/vifN.sock, or beside the simulated Xen].
     #[arg(long, value_name = "SOCKET")]
     pub control: Option<PathBuf>,
     #[command(flatten)]
@@ -173,6 +218,9 @@ pub struct Stats {
     /// Where the driver answers, if it was started with --control.
     #[arg(long, value_name = "SOCKET")]
     pub control: Option<PathBuf>,
+    /// What each counter means; asks no driver.
+    #[arg(long)]
+    pub explain: bool,
     /// As JSON.
     #[arg(long)]
     pub json: bool,

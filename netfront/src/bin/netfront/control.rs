@@ -1,102 +1,48 @@
-//! `netfront stats`, and the socket of a running driver that answers it.
+//! The socket of a running driver: one line of JSON asks, one line of JSON answers.
 //!
-//! One line of JSON asks, one line of JSON answers: `{"command":"stats"}`.
+//! ```text
+//! {"command":"status"}   asked
+//! {"schema":1,"vif":0,"connected":true,...}   answered
+//! ```
+//!
+//! | file | what is in it |
+//! | --- | --- |
+//! | `requests` | what may be asked: a table |
+//! | `report` | the answers to `stats` and `status` |
+//! | `process` | what this process takes of the machine |
+//! | `message` | a line, and a file that comes with it |
+//! | `find` | the drivers that run here |
+
+mod find;
+mod message;
+mod process;
+mod report;
+mod requests;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
-use netfront::consumer::TapCounters;
-use netfront::engine::Service;
-use netfront::hypervisor::Domain;
 use rustix::fs::{flock, FlockOperation};
 use rustix::io::Errno;
 use serde_json::{json, Value};
 
-use crate::args::Stats;
 use crate::failure::Failure;
-use crate::ground::control_socket;
-use crate::output::{say, table};
 
-/// What the answers are made of.
-pub struct Subject {
-    pub vif: u32,
-    pub domain: Domain,
-    pub service: Arc<Service>,
-    pub tap: Option<Arc<TapCounters>>,
-}
+pub use find::{Place, Which};
+pub use message::{read_line, send_line};
+pub use process::started;
+pub use report::{mac_text, Subject};
+pub use requests::SCHEMA;
 
-impl Subject {
-    /// The counters and the state of the vif, as they are now.
-    pub fn report(&self) -> Value {
-        let counters: serde_json::Map<String, Value> = self
-            .service
-            .stats()
-            .snapshot()
-            .0
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value.into()))
-            .collect();
-        let counts = self.domain.counters();
-        let mut report = json!({
-            "schema": 1,
-            "vif": self.vif,
-            "pid": std::process::id(),
-            "connected": self.service.link().is_some(),
-            "restores": self.domain.restores(),
-            "connections": self.service.connections.load(Ordering::Relaxed),
-            // Also at the top, since scripts ask for it most: grants made for packets after the start.
-            "grants": counters.get("grants").cloned(),
-            "counters": counters,
-            "hypervisor": {
-                "hypercalls": counts.hypercalls,
-                "notifications": counts.notifications,
-                "grants": counts.grants,
-                "revokes": counts.revokes,
-                "system_calls": counts.system_calls,
-            },
-        });
-        if let Some(link) = self.service.link() {
-            let features: serde_json::Map<String, Value> = link
-                .features
-                .table()
-                .map(|(name, on)| (name.to_owned(), on.into()))
-                .into_iter()
-                .collect();
-            report["link"] = json!({
-                "mac": mac_text(link.mac),
-                "mtu": link.mtu,
-                "carrier": link.carrier,
-                "split_event_channels": link.split_event_channels,
-                "untrusted": link.untrusted,
-                "backend_features": features,
-            });
-        }
-        if let Some(tap) = &self.tap {
-            report["tap"] = json!({
-                "written": tap.written.get(),
-                "read": tap.read.get(),
-                "drop_refused": tap.drop_refused.get(),
-                "drop_full": tap.drop_full.get(),
-                "drop_checksum": tap.drop_checksum.get(),
-                "drop_segments": tap.drop_segments.get(),
-                "checksums_filled": tap.checksums_filled.get(),
-                "system_calls": tap.system_calls.get(),
-            });
-        }
-        report
-    }
-}
-
-/// `00:16:3e:01:02:03`
-pub fn mac_text(mac: [u8; 6]) -> String {
-    mac.map(|byte| format!("{byte:02x}")).join(":")
-}
+/// How long a driver may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a client may take to ask, and to take the answer.
+const CLIENT: Duration = Duration::from_secs(1);
 
 /// The socket's file, removed at the end.
 #[derive(Debug)]
@@ -159,74 +105,53 @@ pub fn serve(path: &Path, subject: Arc<Subject>) -> Result<Socket, Failure> {
     std::thread::Builder::new()
         .name("nfstats".into())
         .spawn(move || {
-            for client in listener.incoming().flatten() {
-                // A client that has gone, or asks nonsense, is its own problem.
-                let _ = answer(client, &subject);
+            for client in listener.incoming() {
+                match client {
+                    // A client that has gone, or asks nonsense, is its own problem.
+                    Ok(client) => {
+                        let _ = answer(client, &subject);
+                    }
+                    // Out of descriptors: not asked again at once, and for ever.
+                    Err(_) => std::thread::sleep(Duration::from_millis(100)),
+                }
             }
         })
         .map_err(Failure::io("starting the control socket's thread"))?;
     Ok(Socket(path.to_owned()))
 }
 
-fn answer(client: UnixStream, subject: &Subject) -> std::io::Result<()> {
-    client.set_read_timeout(Some(Duration::from_secs(1)))?;
-    client.set_write_timeout(Some(Duration::from_secs(1)))?;
-    let mut line = String::new();
-    BufReader::new(std::io::Read::take(&client, 4096)).read_line(&mut line)?;
-    let command = serde_json::from_str::<Value>(&line).ok();
-    let reply = match command.as_ref().and_then(|value| value["command"].as_str()) {
-        Some("stats") => subject.report(),
-        _ => json!({ "error": "wanted one line {\"command\":\"stats\"}", "found": line.trim() }),
-    };
-    writeln!(&client, "{reply}")
+fn answer(client: UnixStream, subject: &Arc<Subject>) -> std::io::Result<()> {
+    client.set_write_timeout(Some(CLIENT))?;
+    let (line, file) = read_line(&client, CLIENT)?;
+    let asked = requests::Asked { line, file, client };
+    match requests::answer(asked, subject) {
+        Some((client, reply)) => writeln!(&client, "{reply}"),
+        None => Ok(()),
+    }
 }
 
-/// `netfront stats`.
-pub fn show(args: &Stats) -> Result<(), Failure> {
-    let path = args
-        .control
-        .clone()
-        .unwrap_or_else(|| control_socket(args.sim.as_deref(), args.vif));
-    let what = format!(
-        "asking at {} (is `netfront run --vif {}` up?)",
-        path.display(),
-        args.vif
-    );
-    let reply = ask(&path).map_err(Failure::io(what))?;
-    if args.json {
-        say!("{reply:#}");
-        return Ok(());
-    }
-    let mut rows = Vec::new();
-    for section in ["counters", "tap", "hypervisor"] {
-        let prefix = if section == "counters" {
-            String::new()
-        } else {
-            format!("{section}_")
-        };
-        for (name, value) in reply[section].as_object().into_iter().flatten() {
-            rows.push(vec![format!("{prefix}{name}"), value.to_string()]);
-        }
-    }
-    say!(
-        "vif {}, {}",
-        args.vif,
-        if reply["connected"] == true {
-            "connected"
-        } else {
-            "not connected"
-        }
-    );
-    say!("{}", table(&["counter", "value"], &rows));
-    Ok(())
-}
-
-/// Asks a running driver for its counters.
-pub fn ask(path: &Path) -> std::io::Result<Value> {
-    let mut stream = UnixStream::connect(path)?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    writeln!(stream, "{}", json!({ "command": "stats" }))?;
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line)?;
+/// Asks the driver that answers at `path`.
+pub fn ask(path: &Path, request: &Value) -> std::io::Result<Value> {
+    let stream = UnixStream::connect(path)?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    send_line(&stream, &request.to_string(), None)?;
+    let (line, _) = read_line(&stream, PATIENCE)?;
     Ok(serde_json::from_str(&line)?)
+}
+
+/// Asks a driver, and takes an answer that says `error` for a failure.
+pub fn order(path: &Path, command: &str) -> Result<Value, Failure> {
+    let reply = ask(path, &json!({ "command": command })).map_err(Failure::io(format!(
+        "asking at {} (is `netfront run` up?)",
+        path.display()
+    )))?;
+    accepted(reply)
+}
+
+/// An answer that says `error` is a failure.
+pub fn accepted(reply: Value) -> Result<Value, Failure> {
+    match reply["error"].as_str() {
+        Some(error) => Err(Failure::Verdict(format!("the driver says: {error}"))),
+        None => Ok(reply),
+    }
 }

@@ -3,7 +3,11 @@
 //! | file | what is in it |
 //! | --- | --- |
 //! | `args` | the command line |
-//! | `run`, `control` | a vif in service, and the socket that answers `stats` |
+//! | `run`, `control` | a vif in service, and the socket at which it is asked and told |
+//! | `stats`, `status`, `top` | what a running driver shows |
+//! | `capture`, `recording` | its packets as pcap, its rings line by line |
+//! | `orders` | `kick`, `pause`, `resume`, `stop` |
+//! | `metrics` | Prometheus |
 //! | `probe` | could a vif be used here? |
 //! | `handover`, `sysfs` | `take` and `give`: the vif from the kernel's driver, and back |
 //! | `demo` | verified traffic on a simulated Xen, a row for each policy; `--tap`: the kernel's TCP/IP |
@@ -14,15 +18,22 @@
 
 mod args;
 mod bench;
+mod capture;
 mod control;
 mod demo;
 mod failure;
 mod ground;
 mod handover;
+mod metrics;
+mod orders;
 mod output;
 mod probe;
+mod recording;
 mod run;
+mod stats;
+mod status;
 mod sysfs;
+mod top;
 
 use std::process::ExitCode;
 
@@ -47,12 +58,20 @@ fn main() -> ExitCode {
         .init();
     let done = match cli.command {
         Command::Run(args) => run::run(args),
-        Command::Stats(args) => control::show(&args),
+        Command::Stats(args) => stats::stats(&args),
         Command::Take(args) => handover::take(&args),
         Command::Give(args) => handover::give(&args),
         Command::Probe(args) => probe::probe(&args),
         Command::Demo(args) => demo::demo(&args),
         Command::Bench(args) => bench::bench(&args),
+        Command::Status(args) => status::status(&args),
+        Command::Top(args) => top::top(&args),
+        Command::Capture(args) => capture::capture(&args),
+        Command::Trace(args) => capture::trace(&args),
+        Command::Kick(args) => orders::order(&args, "kick"),
+        Command::Pause(args) => orders::order(&args, "pause"),
+        Command::Resume(args) => orders::order(&args, "resume"),
+        Command::Stop(args) => orders::order(&args, "stop"),
         Command::SimulatedXen(args) => ground::simulated_xen(&args.sim),
         Command::DemoFront(args) => demo::front::front(&args),
         Command::DemoBack(args) => demo::back::back(&args),

@@ -2,11 +2,10 @@
 
 use std::io::{IsTerminal, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use netfront::consumer::{Capture, CaptureFile, Consumer, Echo, Tap};
+use netfront::consumer::{Consumer, Echo, Tap};
 use netfront::engine::{serve, Service};
 use netfront::stats::Snapshot;
 use netfront::{Builder, Device, QueueConfig, Wants};
@@ -18,7 +17,9 @@ use crate::args::{QueueOptions, Run};
 use crate::control::{self, Subject};
 use crate::failure::Failure;
 use crate::ground::{control_socket, domain};
+use crate::metrics;
 use crate::output::say;
+use crate::recording::Recording;
 use crate::sysfs::Vif;
 
 impl QueueOptions {
@@ -49,6 +50,7 @@ impl QueueOptions {
 
 /// Connects a vif and keeps it connected until a signal.
 pub fn run(args: Run) -> Result<(), Failure> {
+    control::started();
     let (bell, held) = Bell::new()?;
     let domain = domain(&args.ground)?;
     let _held = match args.ground.sim {
@@ -72,13 +74,23 @@ pub fn run(args: Run) -> Result<(), Failure> {
         domain: domain.clone(),
         service: Arc::clone(&service),
         tap,
+        watch: Arc::default(),
+        queue: args.queue.config(),
+        wants: args.queue.wants(),
     });
+    let capture = args
+        .capture
+        .as_deref()
+        .map(|words| Recording::start(words, &subject.watch))
+        .transpose()?;
     let socket = control::serve(&path, Arc::clone(&subject))?;
+    let _metrics = metrics::serve(&args.metrics, &subject)?;
     let builder: Builder = Device::builder(args.vif)
         .queue(args.queue.config())
         .wants(args.queue.wants())
         .deadline(Duration::from_secs(args.deadline))
-        .interrupt(service.interrupt());
+        .interrupt(service.interrupt())
+        .watch(Arc::clone(&subject.watch));
 
     let worker = Arc::clone(&service);
     // The queue's thread opens the event channel handle: the interrupt carries this name.
@@ -106,6 +118,9 @@ pub fn run(args: Run) -> Result<(), Failure> {
         progress.line(&service);
     }
     drop(socket);
+    if let Some(capture) = capture {
+        capture.end();
+    }
     let done = thread
         .join()
         .map_err(|_| Failure::Verdict("the queue's thread panicked: a bug of netfront".into()))?;
@@ -191,7 +206,7 @@ type Chosen = (
 );
 
 fn consumer(args: &Run) -> Result<Chosen, Failure> {
-    let (consumer, counters): Chosen = match &args.tap {
+    Ok(match &args.tap {
         Some(name) => {
             let options = TapOptions {
                 name: name.clone(),
@@ -206,18 +221,7 @@ fn consumer(args: &Run) -> Result<Chosen, Failure> {
             (Box::new(tap), Some(counters))
         }
         None => (Box::new(Echo::default()), None),
-    };
-    let Some(capture) = &args.capture else {
-        return Ok((consumer, counters));
-    };
-    let (path, snaplen) = match capture.rsplit_once(',') {
-        Some((path, length)) if length.parse::<usize>().is_ok() => {
-            (path, length.parse().unwrap_or(usize::MAX))
-        }
-        _ => (capture.as_str(), 65_535),
-    };
-    let file = CaptureFile::create(Path::new(path), snaplen)?;
-    Ok((Box::new(Capture::new(consumer, file)), counters))
+    })
 }
 
 /// A line a second, on a terminal only: a service's log is no place for it.

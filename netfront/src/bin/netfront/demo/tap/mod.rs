@@ -190,7 +190,7 @@ struct Frontend {
 
 impl Frontend {
     fn stats(&self) -> std::io::Result<Value> {
-        control::ask(&self.control)
+        control::ask(&self.control, &json!({ "command": "stats" }))
     }
 
     /// Ends it as an administrator would, and waits for it.

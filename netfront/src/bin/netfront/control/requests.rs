@@ -1,0 +1,189 @@
+//! What a running driver may be asked.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use netfront::watch::{Limits, Running, TraceFormat, WHOLE};
+use serde_json::{json, Value};
+
+use super::Subject;
+
+/// The version of every answer's form: fields may be added to it, none is removed or changes its meaning.
+pub const SCHEMA: u32 = 1;
+
+/// A question, and who asks.
+pub struct Asked {
+    pub line: String,
+    /// What came with it.
+    pub file: Option<OwnedFd>,
+    pub client: UnixStream,
+}
+
+/// What is answered: a line now, or, if the connection was handed on, a line later.
+type Reply = Option<(UnixStream, Value)>;
+
+struct Request {
+    name: &'static str,
+    what: &'static str,
+    answer: fn(&Value, Asked, &Arc<Subject>) -> Reply,
+}
+
+/// Everything that may be asked.
+const REQUESTS: [Request; 8] = [
+    Request {
+        name: "stats",
+        what: "the counters",
+        answer: |_, asked, subject| now(asked, subject.report()),
+    },
+    Request {
+        name: "status",
+        what: "the counters, both ends' states, what was negotiated",
+        answer: |_, asked, subject| now(asked, subject.status()),
+    },
+    Request {
+        name: "kick",
+        what: "notify the backend and look at the rings, whatever was asked for",
+        answer: |_, asked, subject| {
+            subject.service.kick();
+            now(asked, done(subject))
+        },
+    },
+    Request {
+        name: "pause",
+        what: "leave packets in the rings, both ways",
+        answer: |_, asked, subject| {
+            subject.service.pause();
+            now(asked, done(subject))
+        },
+    },
+    Request {
+        name: "resume",
+        what: "end a pause",
+        answer: |_, asked, subject| {
+            subject.service.resume();
+            now(asked, done(subject))
+        },
+    },
+    Request {
+        name: "capture",
+        what: "write packets as pcap to the file that is sent along, until the client closes; \
+               snaplen, count, seconds",
+        answer: |value, asked, subject| {
+            record(value, asked, subject, |limits| subject.watch.capture(limits))
+        },
+    },
+    Request {
+        name: "trace",
+        what: "write a line for each request, response and notification of the rings to the file that is \
+               sent along, until the client closes; count, seconds, json",
+        answer: |value, asked, subject| {
+            let format = match value["json"] == true {
+                true => TraceFormat::Json,
+                false => TraceFormat::Text,
+            };
+            record(value, asked, subject, |limits| subject.watch.trace(format, limits))
+        },
+    },
+    Request {
+        name: "stop",
+        what: "say goodbye to the backend and end",
+        answer: |_, asked, subject| {
+            subject.service.stop();
+            now(asked, done(subject))
+        },
+    },
+];
+
+/// Answers, unless the answer will come later.
+pub fn answer(asked: Asked, subject: &Arc<Subject>) -> Reply {
+    let value: Value = serde_json::from_str(&asked.line).unwrap_or_default();
+    let found = value["command"]
+        .as_str()
+        .and_then(|name| REQUESTS.iter().find(|request| request.name == name));
+    match found {
+        Some(request) => (request.answer)(&value, asked, subject),
+        None => {
+            let known: serde_json::Map<String, Value> = REQUESTS
+                .iter()
+                .map(|request| (request.name.to_owned(), request.what.into()))
+                .collect();
+            let reply = json!({
+                "schema": SCHEMA,
+                "error": "wanted one line {\"command\":NAME} with a name that is known here",
+                "found": asked.line.trim(),
+                "known": known,
+            });
+            now(asked, reply)
+        }
+    }
+}
+
+fn now(asked: Asked, reply: Value) -> Reply {
+    Some((asked.client, reply))
+}
+
+fn done(subject: &Subject) -> Value {
+    json!({ "schema": SCHEMA, "vif": subject.vif, "ok": true, "paused": subject.service.is_paused() })
+}
+
+fn refused(why: &str) -> Value {
+    json!({ "schema": SCHEMA, "error": why })
+}
+
+/// Starts a recording. Its own thread answers when it is over.
+fn record(
+    value: &Value,
+    mut asked: Asked,
+    subject: &Subject,
+    start: impl FnOnce(Limits) -> Result<Running, netfront::Error>,
+) -> Reply {
+    let Some(file) = asked.file.take() else {
+        return now(
+            asked,
+            refused("wanted a file, sent along with the question"),
+        );
+    };
+    let number = |name: &str| value[name].as_u64();
+    let limits = Limits {
+        snaplen: number("snaplen").map_or(WHOLE, |bytes| bytes.min(WHOLE as u64) as usize),
+        count: number("count"),
+        time: value["seconds"]
+            .as_f64()
+            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+    };
+    let running = match start(limits) {
+        Ok(running) => running,
+        Err(error) => return now(asked, refused(&error.to_string())),
+    };
+    let (vif, client) = (subject.vif, asked.client);
+    let spawned = std::thread::Builder::new()
+        .name("nfrecord".into())
+        .spawn(move || {
+            let reply = follow(vif, running, &File::from(file), &client);
+            // A client that has gone does not want to know.
+            let _ = writeln!(&client, "{reply}");
+        });
+    if let Err(error) = spawned {
+        tracing::warn!("nothing is recorded: its thread cannot be started: {error}");
+    }
+    None
+}
+
+fn follow(vif: u32, running: Running, file: &File, client: &UnixStream) -> Value {
+    match running.write_to(file, Some(client.as_fd())) {
+        Ok(totals) => json!({
+            "schema": SCHEMA,
+            "vif": vif,
+            "recorded": totals.recorded,
+            "dropped": totals.dropped,
+        }),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            json!({ "schema": SCHEMA, "vif": vif, "reader_gone": true })
+        }
+        Err(error) => refused(&format!("the recording ended: {error}")),
+    }
+}
