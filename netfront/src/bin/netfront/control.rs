@@ -9,7 +9,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use netfront::consumer::TapCounters;
 use netfront::engine::Service;
@@ -22,6 +22,7 @@ use crate::args::Stats;
 use crate::failure::Failure;
 use crate::ground::control_socket;
 use crate::output::{say, table};
+use crate::takeover::confirm::{self, Confirmation};
 
 /// What the answers are made of.
 pub struct Subject {
@@ -29,6 +30,8 @@ pub struct Subject {
     pub domain: Domain,
     pub service: Arc<Service>,
     pub tap: Option<Arc<TapCounters>>,
+    /// Of a take-over: whether it was confirmed.
+    pub confirmation: Option<Arc<Confirmation>>,
 }
 
 impl Subject {
@@ -75,6 +78,13 @@ impl Subject {
                 "split_event_channels": link.split_event_channels,
                 "untrusted": link.untrusted,
                 "backend_features": features,
+            });
+        }
+        if let Some(confirmation) = &self.confirmation {
+            let left = confirmation.left(Instant::now());
+            report["take_over"] = json!({
+                "confirmed": left.is_none(),
+                "seconds_left": left.map(|left| left.as_secs()),
             });
         }
         if let Some(tap) = &self.tap {
@@ -176,6 +186,10 @@ fn answer(client: UnixStream, subject: &Subject) -> std::io::Result<()> {
     let command = serde_json::from_str::<Value>(&line).ok();
     let reply = match command.as_ref().and_then(|value| value["command"].as_str()) {
         Some("stats") => subject.report(),
+        Some("confirm") => match &subject.confirmation {
+            Some(confirmation) => confirmation.reply(subject.vif),
+            None => confirm::nothing_to_confirm(),
+        },
         _ => json!({ "error": "wanted one line {\"command\":\"stats\"}", "found": line.trim() }),
     };
     writeln!(&client, "{reply}")

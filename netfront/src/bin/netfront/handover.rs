@@ -10,11 +10,13 @@ use netfront::connection::{Connection, XenbusState};
 use netfront::hypervisor::Domain;
 use serde_json::json;
 
-use crate::args::{Give, Take};
+use crate::args::{Give, Ground, Take};
 use crate::control;
 use crate::failure::Failure;
+use crate::ground::domain;
 use crate::output::say;
 use crate::sysfs::{Interface, Vif};
+use crate::takeover;
 
 /// How often the kernel's progress is looked at.
 const TICK: Duration = Duration::from_millis(20);
@@ -49,27 +51,69 @@ pub fn take(args: &Take) -> Result<(), Failure> {
 
 /// Gives the vif back to the kernel's driver, and waits until that is connected.
 pub fn give(args: &Give) -> Result<(), Failure> {
-    let vif = known(args.vif)?;
-    let deadline = Duration::from_secs(args.deadline);
+    let ground = Ground {
+        sim: None,
+        domid: 1,
+    };
+    let given = give_back(&ground, args.vif, Duration::from_secs(args.deadline))?;
+    let name = given.interface.as_deref();
+    tell(args.json, args.vif, "given", name, &given.text);
+    Ok(())
+}
+
+/// A vif that the kernel's driver has again.
+pub struct Given {
+    /// The network interface that it has made.
+    pub interface: Option<String>,
+    /// What was done, for people.
+    pub text: String,
+}
+
+/// Gives the vif to the kernel's driver, waits until that is connected, and puts back what a take-over saved.
+///
+/// # Errors
+/// When another netfront drives the vif, or the backend or the kernel does not do its part in time.
+pub fn give_back(ground: &Ground, number: u32, deadline: Duration) -> Result<Given, Failure> {
+    let vif = known(number)?;
     if let Some(driver) = vif.driver() {
-        let name = vif.interface().map(|interface| interface.name);
+        let interface = vif.interface().map(|interface| interface.name);
         let text = format!("the kernel's driver {driver} has it");
-        tell(args.json, args.vif, "given", name.as_deref(), &text);
-        return Ok(());
+        return restored(ground, number, interface, text);
     }
     // A driver of ours that runs would be cut off, and would take the vif back.
-    let _held = control::hold(args.vif)?;
-    let mut connection = Connection::open(&Domain::xen()?, args.vif)?;
+    let _held = match ground.sim {
+        Some(_) => None,
+        None => Some(control::hold(number)?),
+    };
+    let mut connection = Connection::open(&domain(ground)?, number)?;
     connection.hand_over(deadline)?;
     if !vif.driver_is_loaded() {
         vif.load_driver(deadline)?;
     }
     vif.bind(deadline)
-        .map_err(|failure| hint(failure, args.vif))?;
+        .map_err(|failure| hint(failure, number))?;
     let name = connected(&vif, &mut connection, deadline)?;
     let text = format!("the kernel's driver has it again, as {name}");
-    tell(args.json, args.vif, "given", Some(&name), &text);
-    Ok(())
+    restored(ground, number, Some(name), text)
+}
+
+/// Puts back what a take-over saved, if one did.
+fn restored(
+    ground: &Ground,
+    number: u32,
+    interface: Option<String>,
+    text: String,
+) -> Result<Given, Failure> {
+    let Some(name) = &interface else {
+        return Ok(Given { interface, text });
+    };
+    let text = match takeover::restore(ground.sim.as_deref(), number, name)? {
+        Some(restored) => format!("{text}; {restored}"),
+        None => text,
+    };
+    // Its name is what it was before, too.
+    let interface = Vif::new(number).interface().map(|interface| interface.name);
+    Ok(Given { interface, text })
 }
 
 fn known(number: u32) -> Result<Vif, Failure> {

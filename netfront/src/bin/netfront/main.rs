@@ -4,8 +4,10 @@
 //! | --- | --- |
 //! | `args` | the command line |
 //! | `run`, `control` | a vif in service, and the socket that answers `stats` |
-//! | `probe` | could a vif be used here? |
+//! | `takeover` | `run --take-over` and `confirm`: the vif of an interface that is in use, and back by itself |
+//! | `probe` | could a vif be used here, and what mends it? |
 //! | `handover`, `sysfs` | `take` and `give`: the vif from the kernel's driver, and back |
+//! | `reset` | a vif that a killed driver left connected |
 //! | `demo` | verified traffic on a simulated Xen, a row for each policy; `--tap`: the kernel's TCP/IP |
 //! | `bench` | the transport beside the limit of the machine |
 //! | `output` | tables |
@@ -21,8 +23,10 @@ mod ground;
 mod handover;
 mod output;
 mod probe;
+mod reset;
 mod run;
 mod sysfs;
+mod takeover;
 
 use std::process::ExitCode;
 
@@ -43,6 +47,8 @@ fn main() -> ExitCode {
         .with_max_level(level)
         .with_target(false)
         .with_writer(std::io::stderr)
+        // To say that nothing can be said any more, on a terminal that is gone, would be a panic.
+        .log_internal_errors(false)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .init();
     let done = match cli.command {
@@ -53,6 +59,8 @@ fn main() -> ExitCode {
         Command::Probe(args) => probe::probe(&args),
         Command::Demo(args) => demo::demo(&args),
         Command::Bench(args) => bench::bench(&args),
+        Command::Confirm(args) => takeover::confirm::confirm(&args),
+        Command::Reset(args) => reset::reset(&args),
         Command::SimulatedXen(args) => ground::simulated_xen(&args.sim),
         Command::DemoFront(args) => demo::front::front(&args),
         Command::DemoBack(args) => demo::back::back(&args),

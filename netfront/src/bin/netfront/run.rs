@@ -19,7 +19,7 @@ use crate::control::{self, Subject};
 use crate::failure::Failure;
 use crate::ground::{control_socket, domain};
 use crate::output::say;
-use crate::sysfs::Vif;
+use crate::takeover::{self, driver::Taken};
 
 impl QueueOptions {
     /// How the command line wants the queue.
@@ -49,12 +49,20 @@ impl QueueOptions {
 
 /// Connects a vif and keeps it connected until a signal.
 pub fn run(args: Run) -> Result<(), Failure> {
+    match args.take_over {
+        true => takeover::run(args),
+        false => drive(args, None),
+    }
+}
+
+/// The same in this process, for a vif that is free or was `taken` over.
+pub fn drive(args: Run, taken: Option<&Arc<Taken>>) -> Result<(), Failure> {
     let (bell, held) = Bell::new()?;
     let domain = domain(&args.ground)?;
     let _held = match args.ground.sim {
         Some(_) => None,
         None => {
-            Vif::new(args.vif).not_in_use().map_err(Failure::NotHere)?;
+            takeover::not_in_use(args.vif).map_err(Failure::NotHere)?;
             Some(control::hold(args.vif)?)
         }
     };
@@ -66,12 +74,16 @@ pub fn run(args: Run) -> Result<(), Failure> {
     control::claim(&path)?;
     make_room(&domain, &args.queue);
     let service = Arc::new(Service::default());
-    let (consumer, tap) = consumer(&args)?;
+    let (consumer, tap) = consumer(&args, taken)?;
+    if let Some(taken) = taken {
+        taken.watch(&service)?;
+    }
     let subject = Arc::new(Subject {
         vif: args.vif,
         domain: domain.clone(),
         service: Arc::clone(&service),
         tap,
+        confirmation: taken.map(|taken| Arc::clone(&taken.confirmation)),
     });
     let socket = control::serve(&path, Arc::clone(&subject))?;
     let builder: Builder = Device::builder(args.vif)
@@ -190,7 +202,7 @@ type Chosen = (
     Option<Arc<netfront::consumer::TapCounters>>,
 );
 
-fn consumer(args: &Run) -> Result<Chosen, Failure> {
+fn consumer(args: &Run, taken: Option<&Arc<Taken>>) -> Result<Chosen, Failure> {
     let (consumer, counters): Chosen = match &args.tap {
         Some(name) => {
             let options = TapOptions {
@@ -201,7 +213,10 @@ fn consumer(args: &Run) -> Result<Chosen, Failure> {
                 Some(namespace) => netfront_tap::Tap::open_in_namespace(namespace, options),
                 None => netfront_tap::Tap::open(options),
             };
-            let tap = Tap::new(device.map_err(netfront::Error::from)?);
+            let mut tap = Tap::new(device.map_err(netfront::Error::from)?);
+            if let Some(taken) = taken {
+                taken.dress(&mut tap)?;
+            }
             let counters = tap.counters();
             (Box::new(tap), Some(counters))
         }
@@ -260,12 +275,15 @@ impl Progress {
             "waiting for the backend"
         };
         // Cleared to the end of the line, so that a shorter text leaves nothing behind.
-        eprint!(
+        // Nobody reads it any more when the terminal is gone: no reason to panic, as `eprint!` would.
+        let mut terminal = std::io::stderr();
+        let _ = write!(
+            terminal,
             "\r{state}: in {}, out {}\x1b[K",
             rate("rx_packets", "rx_bytes"),
             rate("tx_packets", "tx_bytes")
         );
-        let _ = std::io::stderr().flush();
+        let _ = terminal.flush();
         (self.shown, self.before) = (Instant::now(), now);
     }
 }
