@@ -59,7 +59,8 @@ if it is built in: initcall_blacklist=netif_init), which leaves it all vifs.")]
     Take(Take),
     /// Give a vif back to the kernel's driver.
     #[command(after_help = "Example:\n  netfront give --vif 1\n\n\
-Also after a crash: what a dead driver left behind is closed first. A driver that runs must be stopped before.")]
+Also after a crash: what a dead driver left behind is closed first, and the interface gets back what a take-over moved \
+away. A driver that runs must be stopped before.")]
     Give(Give),
     /// Look whether a vif could be used here, and say what is missing.
     Probe(Probe),
@@ -238,6 +239,8 @@ pub struct Take {
 
 #[derive(Debug, Args)]
 pub struct Give {
+    #[command(flatten)]
+    pub ground: Ground,
     /// Number of the vif (device/vif/N in the store).
     #[arg(long, default_value_t = 0)]
     pub vif: u32,

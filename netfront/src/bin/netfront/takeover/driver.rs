@@ -2,6 +2,8 @@
 //! to be confirmed, and looks after the vif if its guardian is killed.
 
 use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,9 +15,9 @@ use super::confirm::Confirmation;
 use super::guardian::STOP;
 use super::replay::replay;
 use super::saved::Saved;
-use crate::args::Run;
+use crate::args::{Ground, Run};
 use crate::failure::{code, Failure};
-use crate::{handover, run};
+use crate::run;
 
 /// A take-over, as its driver sees it.
 pub struct Taken {
@@ -43,15 +45,11 @@ pub fn run(mut args: Run) -> Result<(), Failure> {
         alone: AtomicBool::new(false),
     });
     let (ground, vif) = (args.ground.clone(), args.vif);
-    let (deadline, seconds) = (Duration::from_secs(args.deadline), args.confirm_within);
+    let (deadline, seconds) = (args.deadline, args.confirm_within);
     let done = run::drive(args, Some(&taken));
     taken.confirmation.end();
     if taken.alone.load(Ordering::Acquire) {
-        let given = handover::give_back(&ground, vif, deadline)?;
-        tracing::info!("vif {vif}: {}", given.text);
-        return Err(Failure::Verdict(
-            "the guardian of the take-over was killed: the vif was given back".into(),
-        ));
+        return Err(become_give(&ground, vif, deadline));
     }
     if taken.confirmation.expired() {
         let text = format!("nobody confirmed within {seconds} s (`netfront confirm --vif {vif}`)");
@@ -59,6 +57,19 @@ pub fn run(mut args: Run) -> Result<(), Failure> {
         return Err(Failure::Class { code, text });
     }
     done
+}
+
+/// Goes on as `netfront give`, in place of this process: nothing of the driver is left then, not even a thread.
+/// Returns only if that cannot be started.
+fn become_give(ground: &Ground, vif: u32, deadline: u64) -> Failure {
+    let mut give = Command::new("/proc/self/exe");
+    give.args(["give", "--vif", &vif.to_string()]);
+    give.args(["--deadline", &deadline.to_string()]);
+    if let Some(socket) = &ground.sim {
+        give.arg("--sim").arg(socket);
+        give.args(["--domid", &ground.domid.to_string()]);
+    }
+    Failure::io("starting netfront give")(give.exec())
 }
 
 impl Taken {

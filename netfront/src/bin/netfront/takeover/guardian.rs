@@ -88,6 +88,12 @@ fn take(args: &Run, path: &Path) -> Result<(), Failure> {
         path.display()
     );
     let taken = vif.unbind(Duration::from_secs(args.deadline));
+    if taken.is_ok() && vif.driver().is_some() {
+        return Err(Failure::Verdict(format!(
+            "{} was taken, and something gave it back to the kernel's driver at once: look for a udev rule",
+            vif.name()
+        )));
+    }
     if taken.is_err() && vif.driver().is_some() && vif.interface().is_some() {
         // It has kept everything.
         let _ = std::fs::remove_file(path);
