@@ -62,7 +62,16 @@ if it is built in: initcall_blacklist=netif_init), which leaves it all vifs.")]
 Also after a crash: what a dead driver left behind is closed first, and the interface gets back what a take-over moved \
 away. A driver that runs must be stopped before.")]
     Give(Give),
-    /// Look whether a vif could be used here, and say what is missing.
+    /// Look whether a vif could be used here, say what is missing and what mends it.
+    #[command(after_help = "Examples:\n  \
+netfront probe                           looks, and changes nothing\n  \
+netfront probe --fix                     loads modules, mounts xenfs, raises gntalloc's limit, takes an idle vif\n\n\
+The first word of a line says what kind of thing is in the way; exit codes:\n  \
+0   ok: nothing, though there may be a `warning`\n  \
+69  missing, in use: no Xen, no such vif, a backend that cannot be used, a vif that somebody has\n  \
+77  rights: this user may not open a device node or make a TAP\n  \
+78  setting: a module, a library or a limit is missing; --fix helps with most\n\n\
+Of several, rights come first, then settings. Off Xen only that is said: `netfront demo` runs anywhere.")]
     Probe(Probe),
     /// Start a simulated Xen and a backend, and carry verified traffic both ways.
     #[command(after_help = "Examples:\n  \
@@ -215,6 +224,9 @@ pub struct Probe {
     /// Number of the vif.
     #[arg(long, default_value_t = 0)]
     pub vif: u32,
+    /// Mend what can be mended without harm, and say what was done (as root).
+    #[arg(long, conflicts_with = "sim")]
+    pub fix: bool,
     /// As JSON.
     #[arg(long)]
     pub json: bool,

@@ -4,6 +4,8 @@ use std::io;
 
 /// The exit codes, as `netfront --help` documents them. From 64 on they mean what sysexits.h says.
 pub mod code {
+    /// All went well.
+    pub const SUCCESS: u8 = 0;
     /// Something failed.
     pub const FAILED: u8 = 1;
     /// Not possible on this machine, or not as it is now (EX_UNAVAILABLE).

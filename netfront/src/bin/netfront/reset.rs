@@ -63,7 +63,10 @@ pub fn reset(args: &Reset) -> Result<(), Failure> {
         say!("{report:#}");
         return Ok(());
     }
-    say!("vif {}: free; the backend was in state {before} and is in state {after}", args.vif);
+    say!(
+        "vif {}: free; the backend was in state {before} and is in state {after}",
+        args.vif
+    );
     if let Some(path) = left {
         say!(
             "vif {}: a take-over left {path}: `netfront give --vif {}` gives the vif to the kernel's driver and its \

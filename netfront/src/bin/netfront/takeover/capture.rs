@@ -36,7 +36,9 @@ pub fn capture(vif: u32, name: &str) -> Result<Saved, Failure> {
         if let Message::NewAddress(message) = message {
             if message.header.index == index && is_kept(&message) {
                 sources.extend(local(&message));
-                saved.addresses.push(Entry::of(address_text(&message), &message));
+                saved
+                    .addresses
+                    .push(Entry::of(address_text(&message), &message));
             }
         }
     }
@@ -56,7 +58,9 @@ pub fn capture(vif: u32, name: &str) -> Result<Saved, Failure> {
     for message in found {
         if let Message::NewNeighbour(message) = message {
             if message.header.ifindex == index && is_known(&message) {
-                saved.neighbours.push(Entry::of(neighbour_text(&message), &message));
+                saved
+                    .neighbours
+                    .push(Entry::of(neighbour_text(&message), &message));
             }
         }
     }
@@ -90,7 +94,9 @@ pub fn link(netlink: &mut Netlink, name: &str) -> Result<Link, Failure> {
     };
     for attribute in &message.attributes {
         match attribute {
-            LinkAttribute::Address(bytes) => link.mac = bytes.as_slice().try_into().unwrap_or_default(),
+            LinkAttribute::Address(bytes) => {
+                link.mac = bytes.as_slice().try_into().unwrap_or_default()
+            }
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::TxQueueLen(packets) => link.queue_length = *packets,
             // The name may have been one of its other names.
@@ -104,7 +110,11 @@ pub fn link(netlink: &mut Netlink, name: &str) -> Result<Link, Failure> {
 /// Interfaces that stand on this one (VLANs, a bridge, a bond): they would go with it, or lose it.
 pub fn built_on(name: &str) -> Vec<String> {
     let entries = fs::read_dir(format!("/sys/class/net/{name}"));
-    let names = entries.into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let names = entries
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name());
     names
         .filter_map(|name| Some(name.to_str()?.strip_prefix("upper_")?.to_owned()))
         .collect()
@@ -147,7 +157,9 @@ fn goes_with(message: &RouteMessage, index: u32, sources: &[IpAddr]) -> bool {
     message.attributes.iter().any(|attribute| match attribute {
         RouteAttribute::Oif(oif) => *oif == index,
         RouteAttribute::MultiPath(hops) => hops.iter().any(|hop| hop.interface_index == index),
-        RouteAttribute::PrefSource(source) => address_of(source).is_some_and(|source| sources.contains(&source)),
+        RouteAttribute::PrefSource(source) => {
+            address_of(source).is_some_and(|source| sources.contains(&source))
+        }
         _ => false,
     })
 }
@@ -165,11 +177,13 @@ fn route_text(message: &RouteMessage) -> String {
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Destination(address) => {
-                let address = address_of(address).map_or_else(|| "?".into(), |address| address.to_string());
+                let address =
+                    address_of(address).map_or_else(|| "?".into(), |address| address.to_string());
                 to = format!("{address}/{}", message.header.destination_prefix_length);
             }
             RouteAttribute::Gateway(address) => {
-                rest += &address_of(address).map_or_else(String::new, |address| format!(" via {address}"));
+                rest += &address_of(address)
+                    .map_or_else(String::new, |address| format!(" via {address}"));
             }
             RouteAttribute::Priority(metric) => rest += &format!(" metric {metric}"),
             RouteAttribute::Table(table) if *table != 254 => rest += &format!(" table {table}"),
@@ -189,7 +203,9 @@ fn is_known(message: &NeighbourMessage) -> bool {
             | NeighbourState::Delay
             | NeighbourState::Probe
     );
-    let address = |attribute: &NeighbourAttribute| matches!(attribute, NeighbourAttribute::LinkLayerAddress(_));
+    let address = |attribute: &NeighbourAttribute| {
+        matches!(attribute, NeighbourAttribute::LinkLayerAddress(_))
+    };
     state && message.attributes.iter().any(address)
 }
 
@@ -197,8 +213,12 @@ fn neighbour_text(message: &NeighbourMessage) -> String {
     let mut text = String::new();
     for attribute in &message.attributes {
         match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => text = address.to_string(),
-            NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => text = address.to_string(),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => {
+                text = address.to_string()
+            }
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => {
+                text = address.to_string()
+            }
             _ => {}
         }
     }

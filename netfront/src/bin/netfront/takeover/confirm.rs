@@ -151,7 +151,10 @@ pub fn confirm(args: &Confirm) -> Result<(), Failure> {
     if args.json {
         say!("{reply:#}");
     } else {
-        say!("vif {}: confirmed, netfront keeps it until it is stopped", args.vif);
+        say!(
+            "vif {}: confirmed, netfront keeps it until it is stopped",
+            args.vif
+        );
     }
     Ok(())
 }

@@ -34,9 +34,8 @@ pub struct Taken {
 /// As `netfront run`, and when nobody confirmed in time.
 pub fn run(mut args: Run) -> Result<(), Failure> {
     let path = Saved::path(args.ground.sim.as_deref(), args.vif);
-    let saved = Saved::read(&path)?.ok_or_else(|| {
-        Failure::Verdict(format!("{} is gone: who removed it?", path.display()))
-    })?;
+    let saved = Saved::read(&path)?
+        .ok_or_else(|| Failure::Verdict(format!("{} is gone: who removed it?", path.display())))?;
     args.tap.get_or_insert_with(|| saved.interface.name.clone());
     let within = Duration::from_secs(args.confirm_within);
     let taken = Arc::new(Taken {

@@ -165,12 +165,10 @@ fn give_back(args: &Run) -> Result<(), Failure> {
                 attempt += 1;
                 std::thread::sleep(PAUSE);
             }
-            Err(failure) => {
-                return Err(Failure::Verdict(format!(
-                    "the vif could not be given back: {failure}. `netfront give --vif {}` tries again",
-                    args.vif
-                )))
-            }
+            Err(failure) => return Err(Failure::Verdict(format!(
+                "the vif could not be given back: {failure}. `netfront give --vif {}` tries again",
+                args.vif
+            ))),
         }
     }
 }

@@ -80,7 +80,9 @@ impl Netlink {
             let mut rest = &bytes[..];
             while let Some(length) = message_length(rest) {
                 let packet = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&rest[..length])
-                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
+                    .map_err(|error| {
+                        io::Error::new(io::ErrorKind::InvalidData, error.to_string())
+                    })?;
                 let next = length.next_multiple_of(ALIGNMENT).min(rest.len());
                 rest = &rest[next..];
                 if packet.header.sequence_number != self.sequence {

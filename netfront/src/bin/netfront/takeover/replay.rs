@@ -43,7 +43,10 @@ pub fn replay(saved: &Saved, name: &str, rename: &str) -> Result<Vec<String>, Fa
     let renamed = name == rename || target.set("its name", LinkAttribute::IfName(rename.into()));
     target.link(&saved.interface, &now);
     let elapsed = u32::try_from(uptime().saturating_sub(saved.uptime)).unwrap_or(FOREVER);
-    let labels = (saved.interface.name.as_str(), if renamed { rename } else { name });
+    let labels = (
+        saved.interface.name.as_str(),
+        if renamed { rename } else { name },
+    );
     for address in &saved.addresses {
         target.address(address, elapsed, labels);
     }
@@ -250,7 +253,9 @@ fn route_on(
         if left == 0 {
             return None;
         }
-        message.attributes.push(RouteAttribute::Expires(left / USER_TICKS));
+        message
+            .attributes
+            .push(RouteAttribute::Expires(left / USER_TICKS));
     }
     let is_v4 = message.header.address_family == AddressFamily::Inet;
     let flags = match (several, is_v4) {

@@ -76,18 +76,28 @@ impl Entry {
     /// When it is none: the file was changed by somebody.
     pub fn message<M: Parseable<[u8]>>(&self) -> Result<M, Failure> {
         let nonsense = |why: String| {
-            Failure::Verdict(format!("what was saved for {:?} makes no sense: {why}", self.text))
+            Failure::Verdict(format!(
+                "what was saved for {:?} makes no sense: {why}",
+                self.text
+            ))
         };
         let digits: Option<Vec<u8>> = self
             .netlink
             .chars()
-            .map(|digit| digit.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
+            .map(|digit| {
+                digit
+                    .to_digit(16)
+                    .and_then(|digit| u8::try_from(digit).ok())
+            })
             .collect();
         let digits = digits.ok_or_else(|| nonsense("wanted hexadecimal digits".into()))?;
         if digits.len() % 2 != 0 {
             return Err(nonsense("an odd number of digits".into()));
         }
-        let bytes: Vec<u8> = digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect();
+        let bytes: Vec<u8> = digits
+            .chunks(2)
+            .map(|pair| pair[0] << 4 | pair[1])
+            .collect();
         M::parse(&bytes).map_err(|error| nonsense(error.to_string()))
     }
 }
@@ -127,8 +137,8 @@ impl Saved {
         if let Some(directory) = path.parent() {
             fs::create_dir_all(directory).map_err(failed("creating the directory of"))?;
         }
-        let text = serde_json::to_string_pretty(self)
-            .map_err(|error| failed("writing")(error.into()))?;
+        let text =
+            serde_json::to_string_pretty(self).map_err(|error| failed("writing")(error.into()))?;
         let mut new = path.as_os_str().to_owned();
         new.push(".new");
         let mut file = fs::OpenOptions::new()
@@ -217,7 +227,9 @@ mod tests {
         assert!(Saved::read(&path).expect("no file").is_none());
         let mut saved = Saved::of(3, link());
         let address = AddressMessage::default();
-        saved.addresses.push(Entry::of("10.0.0.1/8".into(), &address));
+        saved
+            .addresses
+            .push(Entry::of("10.0.0.1/8".into(), &address));
         saved.write(&path).expect("written");
         let read = Saved::read(&path).expect("read").expect("a file");
         assert_eq!(read, saved);

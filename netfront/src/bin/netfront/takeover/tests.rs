@@ -125,7 +125,10 @@ fn a_tap_of_the_same_name_has_everything_that_the_interface_had() {
             assert!(link.contains(wanted), "{wanted}: {link}");
         }
         let neighbours = ip("neigh show dev eth0");
-        for wanted in ["10.77.0.9 lladdr 02:00:00:00:00:09 STALE", "2001:db8::1 lladdr"] {
+        for wanted in [
+            "10.77.0.9 lladdr 02:00:00:00:00:09 STALE",
+            "2001:db8::1 lladdr",
+        ] {
             assert!(neighbours.contains(wanted), "{wanted}: {neighbours}");
         }
         assert!(!neighbours.contains("10.77.0.50"), "{neighbours}");
@@ -154,7 +157,10 @@ fn there_and_back_by_way_of_the_file_changes_nothing() {
         assert_eq!(refused, Vec::<String>::new());
         assert_eq!(all_of_eth0(), before);
         let link = ip("link show dev eth0");
-        assert!(link.contains("mtu 1400") && link.contains("00:16:3e:01:02:03"), "{link}");
+        assert!(
+            link.contains("mtu 1400") && link.contains("00:16:3e:01:02:03"),
+            "{link}"
+        );
     });
 }
 
@@ -176,7 +182,10 @@ fn one_route_that_is_refused_does_not_keep_the_others_away() {
         eth0();
         let mut saved = capture(0, "eth0").expect("captured");
         let (text, broken) = ("10.98.0.0/16", "zz");
-        let entry = saved.routes.iter_mut().find(|route| route.text.starts_with(text));
+        let entry = saved
+            .routes
+            .iter_mut()
+            .find(|route| route.text.starts_with(text));
         entry.expect("the route").netlink = broken.into();
         ip("link del eth0");
         let Some(_tap) = tap("eth0") else { return };
@@ -209,7 +218,10 @@ fn what_an_interface_carries_is_named() {
         eth0();
         let carries = capture(0, "eth0").expect("captured").carries();
         assert!(carries.contains(&"10.77.0.2/24".to_owned()), "{carries:?}");
-        assert_eq!(carries.last().map(String::as_str), Some("the default route"));
+        assert_eq!(
+            carries.last().map(String::as_str),
+            Some("the default route")
+        );
         assert!(capture(0, "eth5").is_err());
     });
 }
