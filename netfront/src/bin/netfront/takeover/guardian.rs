@@ -87,18 +87,25 @@ fn take(args: &Run, path: &Path) -> Result<(), Failure> {
         saved.neighbours.len(),
         path.display()
     );
-    let taken = vif.unbind(Duration::from_secs(args.deadline));
-    if taken.is_ok() && vif.driver().is_some() {
-        return Err(Failure::Verdict(format!(
-            "{} was taken, and something gave it back to the kernel's driver at once: look for a udev rule",
-            vif.name()
-        )));
+    // Down first: no packet is on its way when the kernel's driver says goodbye.
+    let taken = super::replay::down(&interface.name)
+        .and_then(|()| vif.unbind(Duration::from_secs(args.deadline)));
+    match (taken, vif.driver()) {
+        (Ok(()), None) => Ok(()),
+        (Ok(()), Some(driver)) => Err(Failure::Verdict(format!(
+            "{} was taken, and something gave it back to the driver {driver} at once: look for a udev rule; `netfront \
+             give --vif {}` restores its interface",
+            vif.name(),
+            args.vif
+        ))),
+        (Err(failure), driver) => {
+            if let (Some(_), Some(now)) = (driver, vif.interface()) {
+                // The kernel's driver has kept it: its interface is to be as it was.
+                super::restore(args.ground.sim.as_deref(), args.vif, &now.name)?;
+            }
+            Err(failure)
+        }
     }
-    if taken.is_err() && vif.driver().is_some() && vif.interface().is_some() {
-        // It has kept everything.
-        let _ = std::fs::remove_file(path);
-    }
-    taken
 }
 
 /// Starts the driver and waits for its end. Signals are passed on; who insists gets it killed.
@@ -165,10 +172,12 @@ fn give_back(args: &Run) -> Result<(), Failure> {
                 attempt += 1;
                 std::thread::sleep(PAUSE);
             }
-            Err(failure) => return Err(Failure::Verdict(format!(
+            Err(failure) => {
+                return Err(Failure::Verdict(format!(
                 "the vif could not be given back: {failure}. `netfront give --vif {}` tries again",
                 args.vif
-            ))),
+            )))
+            }
         }
     }
 }

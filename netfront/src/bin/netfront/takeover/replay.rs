@@ -60,6 +60,29 @@ pub fn replay(saved: &Saved, name: &str, rename: &str) -> Result<Vec<String>, Fa
     Ok(target.refused)
 }
 
+/// Takes the interface `name` down, and with it its routes.
+///
+/// # Errors
+/// When there is none, or the kernel refuses.
+pub fn down(name: &str) -> Result<(), Failure> {
+    let failed = || Failure::io(format!("taking {name} down"));
+    let mut netlink = Netlink::open().map_err(failed())?;
+    let index = capture::link(&mut netlink, name)?.index;
+    netlink
+        .change(Message::SetLink(up_or_down(index, false)), 0)
+        .map_err(failed())
+}
+
+fn up_or_down(index: u32, up: bool) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.header.change_mask = LinkFlags::Up;
+    if up {
+        message.header.flags = LinkFlags::Up;
+    }
+    message
+}
+
 /// The interface that gets it all.
 struct Target {
     netlink: Netlink,
@@ -93,11 +116,8 @@ impl Target {
     }
 
     fn up(&mut self) {
-        let mut message = LinkMessage::default();
-        message.header.index = self.to;
-        message.header.flags = LinkFlags::Up;
-        message.header.change_mask = LinkFlags::Up;
-        let done = self.netlink.change(Message::SetLink(message), 0);
+        let up = up_or_down(self.to, true);
+        let done = self.netlink.change(Message::SetLink(up), 0);
         self.note("taking it up", done);
     }
 

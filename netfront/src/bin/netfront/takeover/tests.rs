@@ -6,7 +6,7 @@ use std::process::Command;
 
 use netfront_tap::{namespace, Tap, TapOptions};
 
-use super::replay::replay;
+use super::replay::{down, replay};
 use super::saved::Saved;
 use super::{capture, not_in_use};
 
@@ -170,6 +170,21 @@ fn what_is_there_already_is_left_alone() {
         eth0();
         let before = all_of_eth0();
         let saved = capture(0, "eth0").expect("captured");
+        let refused = replay(&saved, "eth0", "eth0").expect("replayed");
+        assert_eq!(refused, Vec::<String>::new());
+        assert_eq!(all_of_eth0(), before);
+    });
+}
+
+#[test]
+fn an_interface_that_was_taken_down_is_up_again_with_its_routes() {
+    isolated(|| {
+        eth0();
+        let before = all_of_eth0();
+        let saved = capture(0, "eth0").expect("captured");
+        down("eth0").expect("down");
+        assert!(!ip("link show dev eth0").contains(",UP"));
+        assert_ne!(all_of_eth0(), before);
         let refused = replay(&saved, "eth0", "eth0").expect("replayed");
         assert_eq!(refused, Vec::<String>::new());
         assert_eq!(all_of_eth0(), before);
