@@ -20,6 +20,12 @@ impl Stage {
         let socket = directory.path().join("xen");
         let args = ["serve", "--sim", socket.to_str().unwrap(), "--sink"];
         let backend = Process::start("netback-sim", &args, &directory.path().join("back.log"));
+        // It starts the simulated Xen: a frontend that comes before finds nothing.
+        wait_for("the simulated Xen", || {
+            hypervisor::sim::is_running(&socket)
+                .ok()
+                .filter(|&running| running)
+        });
         Self {
             directory,
             _backend: backend,
