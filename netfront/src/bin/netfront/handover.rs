@@ -32,7 +32,8 @@ pub fn take(args: &Take) -> Result<(), Failure> {
     if let Some(Interface { name, up: true }) = interface.as_ref().filter(|_| !args.force) {
         return Err(Failure::NotHere(format!(
             "{name} is up, so somebody may be using it, an ssh session for one: `ip link set {name} down` first, \
-             or --force"
+             or --force; `netfront run --vif {} --take-over` moves all that it has to the TAP instead",
+            args.vif
         )));
     }
     vif.unbind(Duration::from_secs(args.deadline))
@@ -83,10 +84,7 @@ pub fn give_back(ground: &Ground, number: u32, deadline: Duration) -> Result<Giv
         return restored(ground, &vif, number, text);
     }
     // A driver of ours that runs would be cut off, and would take the vif back.
-    let _held = match sim {
-        Some(_) => None,
-        None => Some(control::hold(number)?),
-    };
+    let _held = control::alone(sim, number)?;
     let mut connection = connection(ground, number)?;
     connection.hand_over(deadline)?;
     if !vif.driver_is_loaded() {

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::args::Ground;
 use crate::control;
 use crate::failure::Failure;
-use crate::ground::{control_socket, domain};
+use crate::ground::domain;
 use crate::output::say;
 use crate::sysfs::Vif;
 use crate::takeover::Saved;
@@ -34,20 +34,13 @@ pub struct Reset {
 /// Closes the vif, and leaves both sides at the start with nothing of ours in the store.
 pub fn reset(args: &Reset) -> Result<(), Failure> {
     let sim = args.ground.sim.as_deref();
-    let _held = match sim {
-        Some(_) => None,
-        None => {
-            if let Some(driver) = Vif::new(args.vif).driver() {
-                return Err(Failure::NotHere(format!(
-                    "vif {} is the kernel's: its driver {driver} has it, and no crash of netfront left it connected",
-                    args.vif
-                )));
-            }
-            Some(control::hold(args.vif)?)
-        }
-    };
-    // The simulated Xen has no lock; and what a killed driver left in the file system goes too.
-    control::claim(&control_socket(sim, args.vif))?;
+    if let Some(driver) = Vif::new(args.vif).driver().filter(|_| sim.is_none()) {
+        return Err(Failure::NotHere(format!(
+            "vif {} is the kernel's: its driver {driver} has it, and no crash of netfront left it connected",
+            args.vif
+        )));
+    }
+    let _held = control::alone(sim, args.vif)?;
     let mut connection = Connection::open(&domain(&args.ground)?, args.vif)?;
     connection.look(Duration::from_secs(1))?;
     let before = connection.backend_state()?;

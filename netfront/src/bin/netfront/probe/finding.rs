@@ -94,6 +94,11 @@ impl Finding {
         self.class == Class::Ok
     }
 
+    /// It keeps a vif from being used.
+    pub fn is_in_the_way(&self) -> bool {
+        self.class.code().is_some()
+    }
+
     /// For programs.
     pub fn json(&self) -> Value {
         json!({

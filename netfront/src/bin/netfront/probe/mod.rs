@@ -14,7 +14,7 @@ mod vif;
 
 use serde_json::{json, Value};
 
-use crate::args::Probe;
+use crate::args::{Ground, Probe};
 use crate::failure::{code, Failure};
 use crate::output::say;
 use finding::{exit_code, Finding};
@@ -65,6 +65,26 @@ pub fn probe(args: &Probe) -> Result<(), Failure> {
             text: format!("vif {} cannot be used yet: see above", args.vif),
         }),
     }
+}
+
+/// What a driver needs besides a vif: Xen, device nodes, rights and libraries.
+///
+/// # Errors
+/// What is missing, with the exit code of its kind.
+pub fn ready(ground: &Ground) -> Result<(), Failure> {
+    let mut findings = vec![machine::device_node(&machine::TUN), machine::rights()];
+    if ground.sim.is_none() {
+        findings.push(machine::hypervisor());
+        findings.extend(machine::XEN_NODES.iter().map(machine::device_node));
+        findings.extend(machine::libraries());
+    }
+    let Some(code) = exit_code(&findings) else {
+        return Ok(());
+    };
+    let wrong = findings.iter().filter(|finding| finding.is_in_the_way());
+    let lines: Vec<String> = wrong.map(Finding::to_string).collect();
+    let text = format!("{} (`netfront probe --fix` may help)", lines.join("; "));
+    Err(Failure::Class { code, text })
 }
 
 /// In the order in which one needs the other.

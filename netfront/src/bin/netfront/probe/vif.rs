@@ -1,6 +1,5 @@
 //! The vif itself: who has it, and what its backend offers.
 
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use netfront::connection::{Connection, Offer, XenbusState};
@@ -8,9 +7,9 @@ use netfront::connection::{Connection, Offer, XenbusState};
 use super::finding::{Class, Finding};
 use super::mend::Fix;
 use crate::args::Ground;
-use crate::control::mac_text;
+use crate::control::{self, mac_text};
 use crate::failure::Failure;
-use crate::ground::{control_socket, store};
+use crate::ground::store;
 use crate::sysfs::{Interface, Vif};
 use crate::takeover::{capture, Saved};
 
@@ -29,7 +28,7 @@ pub fn owner(number: u32) -> Finding {
             .by(format!("netfront take --vif {number}")),
         };
     }
-    if UnixStream::connect(control_socket(None, number)).is_ok() {
+    if control::is_held(number) {
         return Finding::new(
             what,
             Class::InUse,
@@ -128,7 +127,7 @@ impl Seen {
         let found = format!("domain {}, state {}", self.offer.backend_id, self.state);
         let orphan = ground.sim.is_none()
             && Vif::new(number).driver().is_none()
-            && UnixStream::connect(control_socket(None, number)).is_err();
+            && !control::is_held(number);
         match self.state {
             XenbusState::Connected if orphan => {
                 let found = format!("{found}: connected to a driver that is gone");

@@ -17,6 +17,7 @@ use crate::args::Run;
 use crate::control;
 use crate::failure::{code, Failure};
 use crate::handover;
+use crate::probe;
 use crate::sysfs::Vif;
 
 /// Tells the driver to stop, and that its guardian gives the vif back.
@@ -48,10 +49,7 @@ pub fn run(args: &Run) -> Result<(), Failure> {
 /// Reads what the interface has, keeps it in a file, and has the kernel's driver let go of the vif.
 fn take(args: &Run, path: &Path) -> Result<(), Failure> {
     let vif = Vif::new(args.vif);
-    let _held = match args.ground.sim {
-        Some(_) => None,
-        None => Some(control::hold(args.vif)?),
-    };
+    let _held = control::alone(args.ground.sim.as_deref(), args.vif)?;
     let Some(interface) = vif.interface().filter(|_| vif.driver().is_some()) else {
         return match Saved::read(path)? {
             Some(saved) if vif.driver().is_none() => {
@@ -77,6 +75,8 @@ fn take(args: &Run, path: &Path) -> Result<(), Failure> {
             interface.name
         )));
     }
+    // What the driver would fail for is found out before anybody's session is touched.
+    probe::ready(&args.ground)?;
     let saved = capture(args.vif, &interface.name)?;
     saved.write(path)?;
     tracing::info!(

@@ -74,15 +74,14 @@ pub fn not_in_use(number: u32) -> Result<(), String> {
     let carried = vif
         .interface()
         .and_then(|interface| capture(number, &interface.name).ok())
-        .map(|saved| saved.carries())
-        .unwrap_or_default();
-    let carried = match carried.as_slice() {
-        [] => "no address".into(),
-        some => some.join(", "),
+        .map(|saved| saved.carries());
+    let carried = match carried.as_deref() {
+        None => "what its interface has".into(),
+        Some([]) => "its interface, which has no address,".into(),
+        Some(some) => format!("its interface, which has {},", some.join(", ")),
     };
     Err(format!(
-        "{refusal}. The interface has {carried}: `netfront run --vif {number} --take-over` moves all that to the TAP \
-         and gives it back at the end"
+        "{refusal}; `netfront run --vif {number} --take-over` moves {carried} to the TAP and gives it back at the end"
     ))
 }
 
