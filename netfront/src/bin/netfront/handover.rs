@@ -77,11 +77,14 @@ pub fn give_back(ground: &Ground, number: u32, deadline: Duration) -> Result<Giv
         let text = format!("the kernel's driver {driver} has it");
         if Saved::path(sim, number).exists() {
             // Whoever gave it back did not live to restore what its interface had.
+            let _held = control::alone(sim, number)?;
             let mut connection = connection(ground, number)?;
             connection.look(deadline)?;
             wait_connected(&vif, &mut connection, deadline)?;
+            return restored(ground, &vif, number, text);
         }
-        return restored(ground, &vif, number, text);
+        let interface = vif.interface().map(|interface| interface.name);
+        return Ok(Given { interface, text });
     }
     // A driver of ours that runs would be cut off, and would take the vif back.
     let _held = control::alone(sim, number)?;

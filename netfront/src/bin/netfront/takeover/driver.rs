@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use netfront::consumer::Tap;
 use netfront::engine::Service;
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
 
 use super::confirm::Confirmation;
 use super::guardian::STOP;
@@ -47,7 +48,7 @@ pub fn run(mut args: Run) -> Result<(), Failure> {
     let (deadline, seconds) = (args.deadline, args.confirm_within);
     let done = run::drive(args, Some(&taken));
     taken.confirmation.end();
-    if taken.alone.load(Ordering::Acquire) {
+    if taken.alone.load(Ordering::Acquire) || guardian_is_gone() {
         return Err(become_give(&ground, vif, deadline));
     }
     if taken.confirmation.expired() {
@@ -56,6 +57,14 @@ pub fn run(mut args: Run) -> Result<(), Failure> {
         return Err(Failure::Class { code, text });
     }
     done
+}
+
+/// Also where the driver failed before anybody watched: the other end of the pipe is closed.
+fn guardian_is_gone() -> bool {
+    let stdin = std::io::stdin();
+    let mut fds = [PollFd::new(&stdin, PollFlags::IN)];
+    let looked = poll(&mut fds, Some(&Timespec::default()));
+    looked.is_ok() && fds[0].revents().contains(PollFlags::HUP)
 }
 
 /// Goes on as `netfront give`, in place of this process: nothing of the driver is left then, not even a thread.
