@@ -51,6 +51,7 @@ pub use foreign::{Copy, CopyStatus, Direction, ForeignMemory, LocalBuffer, Mappe
 pub use ids::{Access, DomId, GrantRef, Port};
 pub use shared::SharedPages;
 pub use store::{Permission, Rights, Store, StoreClient, WatchEvent};
+pub use xen::libraries;
 
 pub(crate) use counters::Counters;
 

@@ -54,6 +54,14 @@ fn control() -> Result<&'static Control, Error> {
     })
 }
 
+/// Loads what every domain needs, and tells of each library how that went.
+pub(super) fn load() -> [(&'static str, Result<(), Error>); 2] {
+    [
+        (GrantTable::SONAME, grant_table().map(|_| ())),
+        (EventChannel::SONAME, event_channel().map(|_| ())),
+    ]
+}
+
 /// A failure is not kept: the package may be installed while we run.
 fn loaded<L: Library>(table: &'static OnceLock<L>) -> Result<&'static L, Error> {
     if let Some(table) = table.get() {

@@ -29,6 +29,14 @@ mod region;
 
 pub(crate) use device::check;
 
+use crate::Error;
+
+/// The libraries that a domain needs on the real Xen, by the names under which the dynamic linker finds them, each
+/// loaded, or why that failed.
+pub fn libraries() -> [(&'static str, Result<(), Error>); 2] {
+    library::load()
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -68,6 +76,16 @@ mod tests {
         assert_names_what_is_missing(&error, "modprobe xen-gntalloc", "libxengnttab1");
         let error = super::memory::Foreign::open(DomId(0), counters()).unwrap_err();
         assert_names_what_is_missing(&error, "modprobe xen-gntdev", "libxengnttab1");
+    }
+
+    #[test]
+    fn each_library_is_loaded_or_named_with_its_package() {
+        for (name, loaded) in super::libraries() {
+            if let Err(error) = loaded {
+                let package = name.replace(".so.", "");
+                assert_names_what_is_missing(&error, name, &package);
+            }
+        }
     }
 
     #[test]

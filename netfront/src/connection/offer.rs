@@ -63,6 +63,14 @@ impl Connection {
         })
     }
 
+    /// Whether the cable is in, as the store says now. After [`Connection::look`].
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn carrier(&mut self) -> Result<bool, Error> {
+        self.read_carrier()
+    }
+
     fn number(&mut self, key: &str) -> Result<Option<u32>, Error> {
         let value = self.read(&self.backend_key(key))?;
         Ok(value.and_then(|text| text.trim().parse().ok()))

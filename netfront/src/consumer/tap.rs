@@ -47,6 +47,8 @@ pub struct Tap {
     device: netfront_tap::Tap,
     features: Features,
     counters: std::sync::Arc<TapCounters>,
+    /// Address and MTU that hold whatever the vif says.
+    kept: Option<([u8; 6], u32)>,
 }
 
 impl Tap {
@@ -56,7 +58,14 @@ impl Tap {
             device,
             features: Features::default(),
             counters: std::sync::Arc::default(),
+            kept: None,
         }
+    }
+
+    /// Keeps this address and this MTU, in bytes, whatever the vif says: those of an interface whose place the TAP
+    /// takes, whose owner may have changed them.
+    pub fn keep(&mut self, mac: [u8; 6], mtu: u32) {
+        self.kept = Some((mac, mtu));
     }
 
     /// What was counted, readable from any thread.
@@ -75,6 +84,7 @@ impl Tap {
             device,
             features,
             counters,
+            ..
         } = self;
         queue.send_filled(|pages| {
             counters.system_calls.add(1);
@@ -128,12 +138,13 @@ impl Consumer for Tap {
         if !link.carrier {
             return Ok(self.device.set_carrier(false)?);
         }
-        if self.device.mac()? != link.mac {
+        let (mac, mtu) = self.kept.unwrap_or((link.mac, link.mtu));
+        if self.device.mac()? != mac {
             // The kernel refuses a new address while the interface is up only on some kernels.
-            self.device.set_mac(link.mac)?;
+            self.device.set_mac(mac)?;
         }
-        if self.device.mtu()? != link.mtu {
-            self.device.set_mtu(link.mtu)?;
+        if self.device.mtu()? != mtu {
+            self.device.set_mtu(mtu)?;
         }
         // Set every time, also to nothing: the flags belong to the device and outlive whoever set them.
         // A segment longer than a page needs several slots.

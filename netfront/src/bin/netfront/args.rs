@@ -6,13 +6,17 @@ use clap::{Args, Parser, Subcommand};
 use netback_sim::traffic::Sizes;
 use netfront::PoolPolicy;
 
+use crate::reset::Reset;
+use crate::takeover::confirm::Confirm;
+
 /// A network frontend for Xen guests in user space, built around a pool of pages granted once.
 #[derive(Debug, Parser)]
 #[command(
     version,
     propagate_version = true,
     after_help = "Start with `netfront demo` on any machine, with `netfront probe` in a Xen guest.\n\n\
-Exit codes: 0 all went well, 1 something failed, 2 wrong usage, 69 not possible on this machine."
+Exit codes: 0 all went well, 1 something failed, 2 wrong usage, 69 not possible on this machine or as it is now, 75 a \
+take-over that nobody confirmed, 77 this user may not, 78 a module, a limit or another setting is missing."
 )]
 pub struct Cli {
     /// Say more (-v: debug, -vv: trace).
@@ -31,8 +35,14 @@ pub enum Command {
     #[command(after_help = "Examples:\n  \
 netfront run --vif 0 --tap xn0           the guest's stack uses vif 0 through the TAP xn0\n  \
 netfront run --vif 0 --echo              send every packet back\n  \
-netfront run --sim /tmp/xen --tap xn0    the same on a simulated Xen (see netback-sim serve --help)\n\n\
-The vif must not be used by the kernel's own driver. SIGINT and SIGTERM end it cleanly.")]
+netfront run --sim /tmp/xen --tap xn0    the same on a simulated Xen (see netback-sim serve --help)\n  \
+netfront run --vif 0 --take-over         the vif of an interface that is in use, ssh session and all\n\n\
+A vif that the kernel's own driver has is refused, unless --take-over: then the TAP gets the name, MAC, MTU, addresses, \
+routes and neighbours of its interface, and the kernel's driver gets the vif back with all that at the end: on SIGINT or \
+SIGTERM, if it cannot connect, if this process or its child is killed, and if `netfront confirm` does not come within \
+60 s (exit code 75). Not moved: traffic control, XDP programs, settings below /proc/sys/net; an interface below a \
+bridge, a bond or a VLAN is refused. A DHCP client that watches the interface may have to be started again.\n\n\
+SIGINT and SIGTERM end it cleanly.")]
     Run(Run),
     /// Show the counters of a running driver.
     #[command(after_help = "Examples:\n  \
@@ -52,9 +62,19 @@ if it is built in: initcall_blacklist=netif_init), which leaves it all vifs.")]
     Take(Take),
     /// Give a vif back to the kernel's driver.
     #[command(after_help = "Example:\n  netfront give --vif 1\n\n\
-Also after a crash: what a dead driver left behind is closed first. A driver that runs must be stopped before.")]
+Also after a crash: what a dead driver left behind is closed first, and the interface gets back what a take-over moved \
+away. A driver that runs must be stopped before.")]
     Give(Give),
-    /// Look whether a vif could be used here, and say what is missing.
+    /// Look whether a vif could be used here, say what is missing and what mends it.
+    #[command(after_help = "Examples:\n  \
+netfront probe                           looks, and changes nothing\n  \
+netfront probe --fix                     loads modules, mounts xenfs, raises gntalloc's limit, takes an idle vif\n\n\
+The first word of a line says what kind of thing is in the way; exit codes:\n  \
+0   ok: nothing, though there may be a `warning`\n  \
+69  missing, in use: no Xen, no such vif, a backend that cannot be used, a vif that somebody has\n  \
+77  rights: this user may not open a device node or make a TAP\n  \
+78  setting: a module, a library or a limit is missing; --fix helps with most\n\n\
+Of several, rights come first, then settings. Off Xen only that is said: `netfront demo` runs anywhere.")]
     Probe(Probe),
     /// Start a simulated Xen and a backend, and carry verified traffic both ways.
     #[command(after_help = "Examples:\n  \
@@ -104,6 +124,15 @@ The connection stays. The rings fill up, and whoever sends has to wait, or loses
     Resume(crate::orders::Order),
     /// Have a running driver say goodbye to its backend and end, as SIGTERM does.
     Stop(crate::orders::Order),
+    /// Say that the machine can still be reached: what `run --take-over` took, it keeps.
+    #[command(after_help = "Example:\n  netfront confirm --vif 0")]
+    Confirm(Confirm),
+    /// Close a vif that a driver left connected when it was killed, and leave it free.
+    #[command(after_help = "Examples:\n  \
+netfront reset --vif 1 && netfront run --vif 1 --tap xn1\n  \
+netfront give --vif 1                    does the same, and gives it to the kernel's driver\n\n\
+Refused while a driver has the vif: one of ours that runs, or the kernel's.")]
+    Reset(Reset),
     /// The simulated Xen: store, grants and event channels.
     #[command(hide = true)]
     SimulatedXen(SimulatedXen),
@@ -139,8 +168,8 @@ pub struct Run {
     /// Number of the vif (device/vif/N in the store).
     #[arg(long, default_value_t = 0)]
     pub vif: u32,
-    /// Connect it with this TAP device, which is created.
-    #[arg(long, value_name = "NAME", required_unless_present = "echo")]
+    /// Connect it with this TAP device, which is created [default with --take-over: the name of the interface].
+    #[arg(long, value_name = "NAME", required_unless_present_any = ["echo", "take_over"])]
     pub tap: Option<String>,
     /// Create the TAP in this network namespace.
     #[arg(long, value_name = "NAME", requires = "tap")]
@@ -148,6 +177,16 @@ pub struct Run {
     /// Instead of a TAP: send every packet back.
     #[arg(long, conflicts_with = "tap")]
     pub echo: bool,
+    /// Take the vif from the kernel's driver, with all that its interface has, and give it back at the end.
+    #[arg(long, conflicts_with_all = ["echo", "netns"])]
+    pub take_over: bool,
+    /// Give it back by itself unless `netfront confirm` comes within this time; 0: keep it.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, requires = "take_over",
+          value_parser = clap::value_parser!(u64).range(0..=86400))]
+    pub confirm_within: u64,
+    /// This is the driver that the guardian of a take-over started.
+    #[arg(long, hide = true, requires = "take_over")]
+    pub taken_over: bool,
     /// Write packets to this pcap file from the start (later: `netfront capture`).
     #[arg(long, value_name = "FILE[,SNAPLEN]")]
     pub capture: Option<String>,
@@ -233,6 +272,9 @@ pub struct Probe {
     /// Number of the vif.
     #[arg(long, default_value_t = 0)]
     pub vif: u32,
+    /// Mend what can be mended without harm, and say what was done (as root).
+    #[arg(long, conflicts_with = "sim")]
+    pub fix: bool,
     /// As JSON.
     #[arg(long)]
     pub json: bool,
@@ -257,6 +299,8 @@ pub struct Take {
 
 #[derive(Debug, Args)]
 pub struct Give {
+    #[command(flatten)]
+    pub ground: Ground,
     /// Number of the vif (device/vif/N in the store).
     #[arg(long, default_value_t = 0)]
     pub vif: u32,

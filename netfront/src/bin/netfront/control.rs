@@ -32,6 +32,7 @@ use rustix::io::Errno;
 use serde_json::{json, Value};
 
 use crate::failure::Failure;
+use crate::ground::control_socket;
 
 pub use find::{Place, Which};
 pub use message::{read_line, send_line};
@@ -78,7 +79,7 @@ pub fn claim(path: &Path) -> Result<(), Failure> {
 /// Holds a vif of the real Xen against other netfronts, whatever their control sockets, until the value is dropped
 /// or the process ends.
 pub fn hold(vif: u32) -> Result<fs::File, Failure> {
-    let path = PathBuf::from(format!("/run/netfront/vif{vif}.lock"));
+    let path = lock_path(vif);
     let failed = |what: &str| Failure::io(format!("{what} {}", path.display()));
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory).map_err(failed("creating the directory of"))?;
@@ -92,6 +93,26 @@ pub fn hold(vif: u32) -> Result<fs::File, Failure> {
         ))),
         Err(error) => Err(failed("locking")(error.into())),
     }
+}
+
+/// The same on either ground: a simulated Xen has no locks, but a driver on it answers at its socket.
+pub fn alone(sim: Option<&Path>, vif: u32) -> Result<Option<fs::File>, Failure> {
+    match sim {
+        Some(_) => claim(&control_socket(sim, vif)).map(|()| None),
+        None => hold(vif).map(Some),
+    }
+}
+
+/// True if another netfront drives this vif of the real Xen, as far as this user can see.
+pub fn is_held(vif: u32) -> bool {
+    let Ok(file) = fs::File::open(lock_path(vif)) else {
+        return false;
+    };
+    flock(&file, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
+}
+
+fn lock_path(vif: u32) -> PathBuf {
+    format!("/run/netfront/vif{vif}.lock").into()
 }
 
 /// Answers at `path` from a thread of its own.

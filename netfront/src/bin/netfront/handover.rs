@@ -10,11 +10,13 @@ use netfront::connection::{Connection, XenbusState};
 use netfront::hypervisor::Domain;
 use serde_json::json;
 
-use crate::args::{Give, Take};
+use crate::args::{Give, Ground, Take};
 use crate::control;
 use crate::failure::Failure;
+use crate::ground::{domain, store};
 use crate::output::say;
 use crate::sysfs::{Interface, Vif};
+use crate::takeover::{self, Saved};
 
 /// How often the kernel's progress is looked at.
 const TICK: Duration = Duration::from_millis(20);
@@ -30,7 +32,8 @@ pub fn take(args: &Take) -> Result<(), Failure> {
     if let Some(Interface { name, up: true }) = interface.as_ref().filter(|_| !args.force) {
         return Err(Failure::NotHere(format!(
             "{name} is up, so somebody may be using it, an ssh session for one: `ip link set {name} down` first, \
-             or --force"
+             or --force; `netfront run --vif {} --take-over` moves all that it has to the TAP instead",
+            args.vif
         )));
     }
     vif.unbind(Duration::from_secs(args.deadline))
@@ -49,27 +52,81 @@ pub fn take(args: &Take) -> Result<(), Failure> {
 
 /// Gives the vif back to the kernel's driver, and waits until that is connected.
 pub fn give(args: &Give) -> Result<(), Failure> {
-    let vif = known(args.vif)?;
-    let deadline = Duration::from_secs(args.deadline);
+    let given = give_back(&args.ground, args.vif, Duration::from_secs(args.deadline))?;
+    let name = given.interface.as_deref();
+    tell(args.json, args.vif, "given", name, &given.text);
+    Ok(())
+}
+
+/// A vif that the kernel's driver has again.
+pub struct Given {
+    /// The network interface that it has made.
+    pub interface: Option<String>,
+    /// What was done, for people.
+    pub text: String,
+}
+
+/// Gives the vif to the kernel's driver, waits until that is connected, and puts back what a take-over saved.
+///
+/// # Errors
+/// When another netfront drives the vif, or the backend or the kernel does not do its part in time.
+pub fn give_back(ground: &Ground, number: u32, deadline: Duration) -> Result<Given, Failure> {
+    let vif = known(number)?;
+    let sim = ground.sim.as_deref();
     if let Some(driver) = vif.driver() {
-        let name = vif.interface().map(|interface| interface.name);
         let text = format!("the kernel's driver {driver} has it");
-        tell(args.json, args.vif, "given", name.as_deref(), &text);
-        return Ok(());
+        if Saved::path(sim, number).exists() {
+            // Whoever gave it back did not live to restore what its interface had.
+            let _held = control::alone(sim, number)?;
+            let mut connection = connection(ground, number)?;
+            connection.look(deadline)?;
+            wait_connected(&vif, &mut connection, deadline)?;
+            return restored(ground, &vif, number, text);
+        }
+        let interface = vif.interface().map(|interface| interface.name);
+        return Ok(Given { interface, text });
     }
     // A driver of ours that runs would be cut off, and would take the vif back.
-    let _held = control::hold(args.vif)?;
-    let mut connection = Connection::open(&Domain::xen()?, args.vif)?;
+    let _held = control::alone(sim, number)?;
+    let mut connection = connection(ground, number)?;
     connection.hand_over(deadline)?;
     if !vif.driver_is_loaded() {
         vif.load_driver(deadline)?;
     }
     vif.bind(deadline)
-        .map_err(|failure| hint(failure, args.vif))?;
-    let name = connected(&vif, &mut connection, deadline)?;
-    let text = format!("the kernel's driver has it again, as {name}");
-    tell(args.json, args.vif, "given", Some(&name), &text);
-    Ok(())
+        .map_err(|failure| hint(failure, number))?;
+    let connected = wait_connected(&vif, &mut connection, deadline);
+    // An interface that is not connected yet gets its addresses all the same: the backend may only be slow.
+    let text = match vif.interface() {
+        Some(interface) => format!("the kernel's driver has it again, as {}", interface.name),
+        None => "the kernel's driver has it again".into(),
+    };
+    let given = restored(ground, &vif, number, text)?;
+    connected.map(|()| given)
+}
+
+fn connection(ground: &Ground, number: u32) -> Result<Connection, Failure> {
+    match ground.sim {
+        // Who stands on a simulated Xen is alone there: the kernel's driver has to.
+        Some(_) => Ok(Connection::over(store(ground)?, number)),
+        None => Ok(Connection::open(&domain(ground)?, number)?),
+    }
+}
+
+/// Puts back what a take-over saved, if one did and there is an interface.
+fn restored(ground: &Ground, vif: &Vif, number: u32, text: String) -> Result<Given, Failure> {
+    let name = || vif.interface().map(|interface| interface.name);
+    let restored = match name() {
+        Some(name) => takeover::restore(ground.sim.as_deref(), number, &name)?,
+        None => None,
+    };
+    let text = match restored {
+        Some(restored) => format!("{text}; {restored}"),
+        None => text,
+    };
+    // Asked again: it may have got its old name back.
+    let interface = name();
+    Ok(Given { interface, text })
 }
 
 fn known(number: u32) -> Result<Vif, Failure> {
@@ -84,16 +141,16 @@ fn known(number: u32) -> Result<Vif, Failure> {
 }
 
 /// Waits until the kernel's driver has made its interface and its backend is connected.
-fn connected(
+fn wait_connected(
     vif: &Vif,
     connection: &mut Connection,
     deadline: Duration,
-) -> Result<String, Failure> {
+) -> Result<(), Failure> {
     let start = Instant::now();
     loop {
         let (interface, state) = (vif.interface(), connection.backend_state()?);
-        if let (Some(interface), XenbusState::Connected) = (&interface, state) {
-            return Ok(interface.name.clone());
+        if let (Some(_), XenbusState::Connected) = (&interface, state) {
+            return Ok(());
         }
         if start.elapsed() >= deadline {
             let found = interface.map_or("no interface", |_| "an interface");

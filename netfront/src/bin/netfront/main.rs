@@ -8,8 +8,10 @@
 //! | `capture`, `recording` | its packets as pcap, its rings line by line |
 //! | `orders` | `kick`, `pause`, `resume`, `stop` |
 //! | `metrics` | Prometheus |
-//! | `probe` | could a vif be used here? |
+//! | `takeover` | `run --take-over` and `confirm`: the vif of an interface that is in use, and back by itself |
+//! | `probe` | could a vif be used here, and what mends it? |
 //! | `handover`, `sysfs` | `take` and `give`: the vif from the kernel's driver, and back |
+//! | `reset` | a vif that a killed driver left connected |
 //! | `demo` | verified traffic on a simulated Xen, a row for each policy; `--tap`: the kernel's TCP/IP |
 //! | `bench` | the transport beside the limit of the machine |
 //! | `output` | tables |
@@ -29,10 +31,12 @@ mod orders;
 mod output;
 mod probe;
 mod recording;
+mod reset;
 mod run;
 mod stats;
 mod status;
 mod sysfs;
+mod takeover;
 mod top;
 
 use std::process::ExitCode;
@@ -54,6 +58,8 @@ fn main() -> ExitCode {
         .with_max_level(level)
         .with_target(false)
         .with_writer(std::io::stderr)
+        // To say that nothing can be said any more, on a terminal that is gone, would be a panic.
+        .log_internal_errors(false)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .init();
     let done = match cli.command {
@@ -72,6 +78,8 @@ fn main() -> ExitCode {
         Command::Pause(args) => orders::order(&args, "pause"),
         Command::Resume(args) => orders::order(&args, "resume"),
         Command::Stop(args) => orders::order(&args, "stop"),
+        Command::Confirm(args) => takeover::confirm::confirm(&args),
+        Command::Reset(args) => reset::reset(&args),
         Command::SimulatedXen(args) => ground::simulated_xen(&args.sim),
         Command::DemoFront(args) => demo::front::front(&args),
         Command::DemoBack(args) => demo::back::back(&args),

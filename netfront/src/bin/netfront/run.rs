@@ -20,7 +20,7 @@ use crate::ground::{control_socket, domain};
 use crate::metrics;
 use crate::output::say;
 use crate::recording::Recording;
-use crate::sysfs::Vif;
+use crate::takeover::{self, driver::Taken};
 
 impl QueueOptions {
     /// How the command line wants the queue.
@@ -50,13 +50,21 @@ impl QueueOptions {
 
 /// Connects a vif and keeps it connected until a signal.
 pub fn run(args: Run) -> Result<(), Failure> {
+    match args.take_over {
+        true => takeover::run(args),
+        false => drive(args, None),
+    }
+}
+
+/// The same in this process, for a vif that is free or was `taken` over.
+pub fn drive(args: Run, taken: Option<&Arc<Taken>>) -> Result<(), Failure> {
     control::started();
     let (bell, held) = Bell::new()?;
     let domain = domain(&args.ground)?;
     let _held = match args.ground.sim {
         Some(_) => None,
         None => {
-            Vif::new(args.vif).not_in_use().map_err(Failure::NotHere)?;
+            takeover::not_in_use(args.vif).map_err(Failure::NotHere)?;
             Some(control::hold(args.vif)?)
         }
     };
@@ -68,7 +76,10 @@ pub fn run(args: Run) -> Result<(), Failure> {
     control::claim(&path)?;
     make_room(&domain, &args.queue);
     let service = Arc::new(Service::default());
-    let (consumer, tap) = consumer(&args)?;
+    let (consumer, tap) = consumer(&args, taken)?;
+    if let Some(taken) = taken {
+        taken.watch(&service)?;
+    }
     let subject = Arc::new(Subject {
         vif: args.vif,
         domain: domain.clone(),
@@ -77,6 +88,7 @@ pub fn run(args: Run) -> Result<(), Failure> {
         watch: Arc::default(),
         queue: args.queue.config(),
         wants: args.queue.wants(),
+        confirmation: taken.map(|taken| Arc::clone(&taken.confirmation)),
     });
     let capture = args
         .capture
@@ -205,7 +217,7 @@ type Chosen = (
     Option<Arc<netfront::consumer::TapCounters>>,
 );
 
-fn consumer(args: &Run) -> Result<Chosen, Failure> {
+fn consumer(args: &Run, taken: Option<&Arc<Taken>>) -> Result<Chosen, Failure> {
     Ok(match &args.tap {
         Some(name) => {
             let options = TapOptions {
@@ -216,7 +228,10 @@ fn consumer(args: &Run) -> Result<Chosen, Failure> {
                 Some(namespace) => netfront_tap::Tap::open_in_namespace(namespace, options),
                 None => netfront_tap::Tap::open(options),
             };
-            let tap = Tap::new(device.map_err(netfront::Error::from)?);
+            let mut tap = Tap::new(device.map_err(netfront::Error::from)?);
+            if let Some(taken) = taken {
+                taken.dress(&mut tap)?;
+            }
             let counters = tap.counters();
             (Box::new(tap), Some(counters))
         }
@@ -264,12 +279,15 @@ impl Progress {
             "waiting for the backend"
         };
         // Cleared to the end of the line, so that a shorter text leaves nothing behind.
-        eprint!(
+        // Nobody reads it any more when the terminal is gone: no reason to panic, as `eprint!` would.
+        let mut terminal = std::io::stderr();
+        let _ = write!(
+            terminal,
             "\r{state}: in {}, out {}\x1b[K",
             rate("rx_packets", "rx_bytes"),
             rate("tx_packets", "tx_bytes")
         );
-        let _ = std::io::stderr().flush();
+        let _ = terminal.flush();
         (self.shown, self.before) = (Instant::now(), now);
     }
 }

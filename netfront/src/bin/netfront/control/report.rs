@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
+use std::time::Instant;
 
 use netfront::connection::{Connection, Ends};
 use netfront::consumer::TapCounters;
@@ -13,6 +14,7 @@ use netfront::{Link, QueueConfig, Wants};
 use serde_json::{json, Map, Value};
 
 use super::process;
+use crate::takeover::confirm::Confirmation;
 
 /// What the answers are made of, and what can be told to.
 pub struct Subject {
@@ -24,6 +26,8 @@ pub struct Subject {
     /// As the command line wants it.
     pub queue: QueueConfig,
     pub wants: Wants,
+    /// Of a take-over: whether it was confirmed.
+    pub confirmation: Option<Arc<Confirmation>>,
 }
 
 impl Subject {
@@ -55,6 +59,13 @@ impl Subject {
         });
         if let Some(link) = self.service.link() {
             report["link"] = self.link(&link);
+        }
+        if let Some(confirmation) = &self.confirmation {
+            let left = confirmation.left(Instant::now());
+            report["take_over"] = json!({
+                "confirmed": left.is_none(),
+                "seconds_left": left.map(|left| left.as_secs()),
+            });
         }
         if let Some(tap) = &self.tap {
             report["tap"] = named(tap.snapshot()).into();

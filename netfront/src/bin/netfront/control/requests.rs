@@ -11,6 +11,7 @@ use netfront::watch::{Limits, Running, TraceFormat, WHOLE};
 use serde_json::{json, Value};
 
 use super::Subject;
+use crate::takeover::confirm;
 
 /// The version of every answer's form: fields may be added to it, none is removed or changes its meaning.
 pub const SCHEMA: u32 = 1;
@@ -33,7 +34,7 @@ struct Request {
 }
 
 /// Everything that may be asked.
-const REQUESTS: [Request; 8] = [
+const REQUESTS: [Request; 9] = [
     Request {
         name: "stats",
         what: "the counters",
@@ -86,6 +87,17 @@ const REQUESTS: [Request; 8] = [
                 false => TraceFormat::Text,
             };
             record(value, asked, subject, |limits| subject.watch.trace(format, limits))
+        },
+    },
+    Request {
+        name: "confirm",
+        what: "the machine can still be reached: what was taken over stays",
+        answer: |_, asked, subject| {
+            let reply = match &subject.confirmation {
+                Some(confirmation) => confirmation.reply(subject.vif),
+                None => confirm::nothing_to_confirm(),
+            };
+            now(asked, reply)
         },
     },
     Request {

@@ -1,0 +1,226 @@
+//! Reading everything that goes with an interface when its vif is taken.
+
+use std::fs;
+use std::net::IpAddr;
+
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol,
+};
+use netlink_packet_route::RouteNetlinkMessage as Message;
+
+use super::netlink::Netlink;
+use super::saved::{Entry, Link, Saved};
+use crate::failure::Failure;
+
+/// Reads what the interface `name` has, in this thread's network namespace, and changes nothing.
+///
+/// # Errors
+/// When there is no such interface, or the kernel says what this program does not understand.
+pub fn capture(vif: u32, name: &str) -> Result<Saved, Failure> {
+    let failed = |what: &'static str| Failure::io(format!("reading {what} of {name}"));
+    let mut netlink = Netlink::open().map_err(failed("the settings"))?;
+    let interface = link(&mut netlink, name)?;
+    let index = interface.index;
+    let mut saved = Saved::of(vif, interface);
+
+    let found = netlink
+        .list(Message::GetAddress(AddressMessage::default()))
+        .map_err(failed("the addresses"))?;
+    let mut sources = Vec::new();
+    for message in found {
+        if let Message::NewAddress(message) = message {
+            if message.header.index == index && is_kept(&message) {
+                sources.extend(local(&message));
+                saved
+                    .addresses
+                    .push(Entry::of(address_text(&message), &message));
+            }
+        }
+    }
+    let found = netlink
+        .list(Message::GetRoute(RouteMessage::default()))
+        .map_err(failed("the routes"))?;
+    for message in found {
+        if let Message::NewRoute(message) = message {
+            if goes_with(&message, index, &sources) {
+                saved.routes.push(Entry::of(route_text(&message), &message));
+            }
+        }
+    }
+    let found = netlink
+        .list(Message::GetNeighbour(NeighbourMessage::default()))
+        .map_err(failed("the neighbours"))?;
+    for message in found {
+        if let Message::NewNeighbour(message) = message {
+            if message.header.ifindex == index && is_known(&message) {
+                saved
+                    .neighbours
+                    .push(Entry::of(neighbour_text(&message), &message));
+            }
+        }
+    }
+    Ok(saved)
+}
+
+/// The interface `name` itself.
+///
+/// # Errors
+/// When there is none.
+pub fn link(netlink: &mut Netlink, name: &str) -> Result<Link, Failure> {
+    let mut question = LinkMessage::default();
+    question.attributes.push(LinkAttribute::IfName(name.into()));
+    let found = netlink
+        .get(Message::GetLink(question))
+        .map_err(Failure::io(format!("looking for the interface {name}")))?;
+    let message = found.into_iter().find_map(|message| match message {
+        Message::NewLink(message) => Some(message),
+        _ => None,
+    });
+    let message = message.ok_or_else(|| {
+        Failure::Verdict(format!("the kernel said nothing of the interface {name}"))
+    })?;
+    let mut link = Link {
+        name: name.into(),
+        index: message.header.index,
+        mac: [0; 6],
+        mtu: 0,
+        queue_length: 0,
+        up: message.header.flags.contains(LinkFlags::Up),
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::Address(bytes) => {
+                link.mac = bytes.as_slice().try_into().unwrap_or_default()
+            }
+            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::TxQueueLen(packets) => link.queue_length = *packets,
+            // The name may have been one of its other names.
+            LinkAttribute::IfName(name) => link.name.clone_from(name),
+            _ => {}
+        }
+    }
+    Ok(link)
+}
+
+/// Interfaces that stand on this one (VLANs, a bridge, a bond): they would go with it, or lose it.
+pub fn built_on(name: &str) -> Vec<String> {
+    let entries = fs::read_dir(format!("/sys/class/net/{name}"));
+    let names = entries
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name());
+    names
+        .filter_map(|name| Some(name.to_str()?.strip_prefix("upper_")?.to_owned()))
+        .collect()
+}
+
+/// An address that was found to be somebody else's is not put back.
+fn is_kept(message: &AddressMessage) -> bool {
+    !message.attributes.iter().any(|attribute| {
+        matches!(attribute, AddressAttribute::Flags(flags) if flags.contains(AddressFlags::Dadfailed))
+    })
+}
+
+/// The own address, and not that of the other end of a point-to-point link.
+fn local(message: &AddressMessage) -> Option<IpAddr> {
+    let attributes = || message.attributes.iter();
+    let local = attributes().find_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    local.or_else(|| {
+        attributes().find_map(|attribute| match attribute {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        })
+    })
+}
+
+fn address_text(message: &AddressMessage) -> String {
+    let address = local(message).map_or_else(|| "?".into(), |address| address.to_string());
+    format!("{address}/{}", message.header.prefix_len)
+}
+
+/// A route goes with the interface when it leads there, alone or among others, or when its packets carry one
+/// of its addresses. What the kernel makes by itself (each address' own, multicast) it makes again.
+fn goes_with(message: &RouteMessage, index: u32, sources: &[IpAddr]) -> bool {
+    let header = &message.header;
+    if header.flags.contains(RouteFlags::Cloned) || header.protocol == RouteProtocol::Kernel {
+        return false;
+    }
+    message.attributes.iter().any(|attribute| match attribute {
+        RouteAttribute::Oif(oif) => *oif == index,
+        RouteAttribute::MultiPath(hops) => hops.iter().any(|hop| hop.interface_index == index),
+        RouteAttribute::PrefSource(source) => {
+            address_of(source).is_some_and(|source| sources.contains(&source))
+        }
+        _ => false,
+    })
+}
+
+fn address_of(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some((*address).into()),
+        RouteAddress::Inet6(address) => Some((*address).into()),
+        _ => None,
+    }
+}
+
+fn route_text(message: &RouteMessage) -> String {
+    let (mut to, mut rest) = ("default".to_owned(), String::new());
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(address) => {
+                let address =
+                    address_of(address).map_or_else(|| "?".into(), |address| address.to_string());
+                to = format!("{address}/{}", message.header.destination_prefix_length);
+            }
+            RouteAttribute::Gateway(address) => {
+                rest += &address_of(address)
+                    .map_or_else(String::new, |address| format!(" via {address}"));
+            }
+            RouteAttribute::Priority(metric) => rest += &format!(" metric {metric}"),
+            RouteAttribute::Table(table) if *table != 254 => rest += &format!(" table {table}"),
+            _ => {}
+        }
+    }
+    to + &rest
+}
+
+/// Without it a TCP session would wait for ARP; what the kernel does not know it asks again.
+fn is_known(message: &NeighbourMessage) -> bool {
+    let state = matches!(
+        message.header.state,
+        NeighbourState::Permanent
+            | NeighbourState::Reachable
+            | NeighbourState::Stale
+            | NeighbourState::Delay
+            | NeighbourState::Probe
+    );
+    let address = |attribute: &NeighbourAttribute| {
+        matches!(attribute, NeighbourAttribute::LinkLayerAddress(_))
+    };
+    state && message.attributes.iter().any(address)
+}
+
+fn neighbour_text(message: &NeighbourMessage) -> String {
+    let mut text = String::new();
+    for attribute in &message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => {
+                text = address.to_string()
+            }
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => {
+                text = address.to_string()
+            }
+            _ => {}
+        }
+    }
+    text
+}

@@ -1,0 +1,135 @@
+//! What the driver of a take-over does besides driving: it dresses its TAP as the interface whose place it takes, asks
+//! to be confirmed, and looks after the vif if its guardian is killed.
+
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use netfront::consumer::Tap;
+use netfront::engine::Service;
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
+
+use super::confirm::Confirmation;
+use super::guardian::STOP;
+use super::replay::replay;
+use super::saved::Saved;
+use crate::args::{Ground, Run};
+use crate::failure::{code, Failure};
+use crate::run;
+
+/// A take-over, as its driver sees it.
+pub struct Taken {
+    saved: Saved,
+    /// Whether somebody can still reach this machine.
+    pub confirmation: Arc<Confirmation>,
+    /// The guardian is gone: nobody else gives the vif back.
+    alone: AtomicBool,
+}
+
+/// Drives the vif that the guardian took.
+///
+/// # Errors
+/// As `netfront run`, and when nobody confirmed in time.
+pub fn run(mut args: Run) -> Result<(), Failure> {
+    let path = Saved::path(args.ground.sim.as_deref(), args.vif);
+    let saved = Saved::read(&path)?
+        .ok_or_else(|| Failure::Verdict(format!("{} is gone: who removed it?", path.display())))?;
+    args.tap.get_or_insert_with(|| saved.interface.name.clone());
+    let within = Duration::from_secs(args.confirm_within);
+    let taken = Arc::new(Taken {
+        saved,
+        confirmation: Arc::new(Confirmation::new(Instant::now(), within)),
+        alone: AtomicBool::new(false),
+    });
+    let (ground, vif) = (args.ground.clone(), args.vif);
+    let (deadline, seconds) = (args.deadline, args.confirm_within);
+    let done = run::drive(args, Some(&taken));
+    taken.confirmation.end();
+    if taken.alone.load(Ordering::Acquire) || guardian_is_gone() {
+        return Err(become_give(&ground, vif, deadline));
+    }
+    if taken.confirmation.expired() {
+        let text = format!("nobody confirmed within {seconds} s (`netfront confirm --vif {vif}`)");
+        let code = code::NOT_CONFIRMED;
+        return Err(Failure::Class { code, text });
+    }
+    done
+}
+
+/// Also where the driver failed before anybody watched: the other end of the pipe is closed.
+fn guardian_is_gone() -> bool {
+    let stdin = std::io::stdin();
+    let mut fds = [PollFd::new(&stdin, PollFlags::IN)];
+    let looked = poll(&mut fds, Some(&Timespec::default()));
+    looked.is_ok() && fds[0].revents().contains(PollFlags::HUP)
+}
+
+/// Goes on as `netfront give`, in place of this process: nothing of the driver is left then, not even a thread.
+/// Returns only if that cannot be started.
+fn become_give(ground: &Ground, vif: u32, deadline: u64) -> Failure {
+    let mut give = Command::new("/proc/self/exe");
+    give.args(["give", "--vif", &vif.to_string()]);
+    give.args(["--deadline", &deadline.to_string()]);
+    if let Some(socket) = &ground.sim {
+        give.arg("--sim").arg(socket);
+        give.args(["--domid", &ground.domid.to_string()]);
+    }
+    Failure::io("starting netfront give")(give.exec())
+}
+
+impl Taken {
+    /// Gives the TAP everything that the interface had.
+    ///
+    /// # Errors
+    /// When the kernel refuses an address or a route: better to give the vif back than to be half there.
+    pub fn dress(&self, tap: &mut Tap) -> Result<(), Failure> {
+        let interface = &self.saved.interface;
+        tap.keep(interface.mac, interface.mtu);
+        let name = tap.name().to_owned();
+        // Before the first connection: the stack uses it at once, and packets wait in its queue.
+        let refused = replay(&self.saved, &name, &name)?;
+        match refused.as_slice() {
+            [] => Ok(()),
+            lines => Err(Failure::Verdict(format!(
+                "the kernel refused on {name} what {} had: {}",
+                self.saved.interface.name,
+                lines.join("; ")
+            ))),
+        }
+    }
+
+    /// Stops the service when the time to confirm is over, the guardian says so, or it is gone.
+    ///
+    /// # Errors
+    /// When a thread cannot be started.
+    pub fn watch(self: &Arc<Self>, service: &Arc<Service>) -> Result<(), Failure> {
+        let failed = || Failure::io("starting a thread of the take-over");
+        let (taken, stopped) = (Arc::clone(self), Arc::clone(service));
+        std::thread::Builder::new()
+            .name("nfguardian".into())
+            .spawn(move || {
+                let mut word = [0];
+                let told = std::io::stdin().read_exact(&mut word).is_ok() && word == [STOP];
+                if !told {
+                    tracing::error!("the guardian of the take-over is gone: giving the vif back");
+                    taken.alone.store(true, Ordering::Release);
+                }
+                stopped.stop();
+            })
+            .map_err(failed())?;
+        let (confirmation, stopped) = (Arc::clone(&self.confirmation), Arc::clone(service));
+        std::thread::Builder::new()
+            .name("nfconfirm".into())
+            .spawn(move || {
+                if confirmation.wait() {
+                    tracing::error!("nobody confirmed in time: giving the vif back");
+                    stopped.stop();
+                }
+            })
+            .map_err(failed())?;
+        Ok(())
+    }
+}

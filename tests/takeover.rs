@@ -1,0 +1,132 @@
+//! A vif that a killed driver left connected, and what a driver says that took nothing over.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use netfront_tests::{program, stats, wait_for, Process};
+use serde_json::Value;
+
+struct Stage {
+    directory: tempfile::TempDir,
+    _backend: Process,
+}
+
+impl Stage {
+    /// A simulated Xen with a backend.
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("xen");
+        let args = ["serve", "--sim", socket.to_str().unwrap(), "--sink"];
+        let backend = Process::start("netback-sim", &args, &directory.path().join("back.log"));
+        // It starts the simulated Xen: a frontend that comes before finds nothing.
+        wait_for("the simulated Xen", || {
+            hypervisor::sim::is_running(&socket)
+                .ok()
+                .filter(|&running| running)
+        });
+        Self {
+            directory,
+            _backend: backend,
+        }
+    }
+
+    fn socket(&self) -> String {
+        let socket = self.directory.path().join("xen");
+        socket.to_str().unwrap().into()
+    }
+
+    /// A driver that is connected.
+    fn driver(&self) -> Process {
+        let socket = self.socket();
+        let log = self.directory.path().join("front.log");
+        let driver = Process::start("netfront", &["run", "--sim", &socket, "--echo"], &log);
+        wait_for("the driver to connect", || {
+            stats(Path::new(&socket)).filter(|stats| stats["connected"] == true)
+        });
+        driver
+    }
+
+    fn netfront(&self, command: &str, more: &[&str]) -> Output {
+        let socket = self.socket();
+        let mut netfront = Command::new(program("netfront"));
+        netfront.args([command, "--sim", &socket]).args(more);
+        netfront.output().unwrap()
+    }
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn reset_closes_what_a_killed_driver_left_and_nothing_that_lives() {
+    let stage = Stage::new();
+    let mut driver = stage.driver();
+    let refused = stage.netfront("reset", &[]);
+    assert_eq!(refused.status.code(), Some(69), "{}", said(&refused));
+    assert!(
+        said(&refused).contains("end it first"),
+        "{}",
+        said(&refused)
+    );
+    driver.kill();
+    let reset = stage.netfront("reset", &["--json"]);
+    assert_eq!(reset.status.code(), Some(0), "{}", said(&reset));
+    let report: Value = serde_json::from_slice(&reset.stdout).unwrap();
+    assert_eq!(report["schema"], 1);
+    assert_eq!(report["backend"], "InitWait (2)", "{report:#}");
+    // Free for the next one.
+    stage.driver();
+}
+
+#[test]
+fn a_driver_that_took_nothing_over_has_nothing_to_confirm() {
+    let stage = Stage::new();
+    let nobody = stage.netfront("confirm", &[]);
+    assert_eq!(nobody.status.code(), Some(1), "{}", said(&nobody));
+    assert!(said(&nobody).contains("--take-over"), "{}", said(&nobody));
+    let _driver = stage.driver();
+    let answer = stage.netfront("confirm", &[]);
+    assert_eq!(answer.status.code(), Some(69));
+    assert!(
+        said(&answer).contains("nothing to confirm"),
+        "{}",
+        said(&answer)
+    );
+}
+
+#[test]
+fn where_the_kernel_has_no_vif_there_is_nothing_to_take_over() {
+    if Path::new("/sys/bus/xen/devices/vif-0").exists() {
+        return;
+    }
+    let stage = Stage::new();
+    let refused = stage.netfront("run", &["--take-over"]);
+    assert_eq!(refused.status.code(), Some(69));
+    assert!(
+        said(&refused).contains("nothing to take over"),
+        "{}",
+        said(&refused)
+    );
+}
+
+#[test]
+fn a_vif_on_the_simulated_xen_is_probed_with_a_class_for_each_finding() {
+    let stage = Stage::new();
+    let driver = stage.driver();
+    let probe = stage.netfront("probe", &["--json"]);
+    let report: Value = serde_json::from_slice(&probe.stdout).unwrap();
+    let findings = report["findings"].as_array().unwrap();
+    let class = |what: &str| {
+        let finding = findings.iter().find(|finding| finding["what"] == what);
+        finding.map_or(Value::Null, |finding| finding["class"].clone())
+    };
+    assert_eq!(class("vif"), "ok", "{report:#}");
+    assert_eq!(class("backend"), "ok", "{report:#}");
+    assert_eq!(class("carrier"), "ok", "{report:#}");
+    let code = probe.status.code().map(i64::from);
+    assert_eq!(report["exit_code"].as_i64(), code);
+    drop(driver);
+}
