@@ -6,6 +6,9 @@ use clap::{Args, Parser, Subcommand};
 use netback_sim::traffic::Sizes;
 use netfront::PoolPolicy;
 
+use crate::config::Loaded;
+use crate::logging::LogFormat;
+
 /// A network frontend for Xen guests in user space, built around a pool of pages granted once.
 #[derive(Debug, Parser)]
 #[command(
@@ -21,6 +24,15 @@ pub struct Cli {
     /// Say only what went wrong.
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
+    /// How messages on stderr are written.
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT"
+    )]
+    pub log_format: LogFormat,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -91,6 +103,12 @@ pub struct Ground {
 
 #[derive(Debug, Args)]
 pub struct Run {
+    /// Read what is not said here from this file: TOML, its keys are these flags.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What was read from it.
+    #[arg(skip)]
+    pub file: Option<Loaded>,
     #[command(flatten)]
     pub ground: Ground,
     /// Number of the vif (device/vif/N in the store).

@@ -3,6 +3,8 @@
 //! | file | what is in it |
 //! | --- | --- |
 //! | `args` | the command line |
+//! | `config`, `logging` | the configuration file of `run`; where messages go |
+//! | `manager` | what a service manager is told |
 //! | `run`, `control` | a vif in service, and the socket that answers `stats` |
 //! | `probe` | could a vif be used here? |
 //! | `handover`, `sysfs` | `take` and `give`: the vif from the kernel's driver, and back |
@@ -14,11 +16,14 @@
 
 mod args;
 mod bench;
+mod config;
 mod control;
 mod demo;
 mod failure;
 mod ground;
 mod handover;
+mod logging;
+mod manager;
 mod output;
 mod probe;
 mod run;
@@ -26,25 +31,11 @@ mod sysfs;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use tracing_subscriber::filter::LevelFilter;
-
-use args::{Cli, Command};
+use args::Command;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let level = match (cli.quiet, cli.verbose) {
-        (true, _) => LevelFilter::ERROR,
-        (_, 0) => LevelFilter::INFO,
-        (_, 1) => LevelFilter::DEBUG,
-        _ => LevelFilter::TRACE,
-    };
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_target(false)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .init();
+    let cli = config::cli();
+    logging::start(&cli);
     let done = match cli.command {
         Command::Run(args) => run::run(args),
         Command::Stats(args) => control::show(&args),
