@@ -7,6 +7,7 @@ use netback_sim::traffic::Sizes;
 use netfront::PoolPolicy;
 
 use crate::config::Loaded;
+use crate::generate::Generate;
 use crate::logging::LogFormat;
 
 /// A network frontend for Xen guests in user space, built around a pool of pages granted once.
@@ -73,6 +74,9 @@ netfront demo --tap                      the kernel's own TCP/IP across the driv
     Demo(Demo),
     /// Measure the transport between two pinned processes, beside the limit of this machine.
     Bench(Bench),
+    /// Man pages, completions and tables, for packages.
+    #[command(hide = true)]
+    Generate(Generate),
     /// The simulated Xen: store, grants and event channels.
     #[command(hide = true)]
     SimulatedXen(SimulatedXen),

@@ -231,17 +231,20 @@ impl<'a> File<'a> {
     }
 }
 
-/// The keys that a file may have.
+/// The flags of `run` that a file may have as keys.
+pub fn arguments(run: &Command) -> impl Iterator<Item = &Arg> {
+    run.get_arguments().filter(|arg| {
+        let key = arg.get_long();
+        !arg.is_hide_set() && key.is_some_and(|key| !NOT_KEYS.contains(&key))
+    })
+}
+
 fn keys(run: &Command) -> impl Iterator<Item = &str> {
-    run.get_arguments()
-        .filter(|arg| !arg.is_hide_set())
-        .filter_map(Arg::get_long)
-        .filter(|key| !NOT_KEYS.contains(key))
+    arguments(run).filter_map(Arg::get_long)
 }
 
 fn arg<'a>(run: &'a Command, key: &str) -> Option<&'a Arg> {
-    let key = keys(run).find(|known| *known == key)?;
-    run.get_arguments().find(|arg| arg.get_long() == Some(key))
+    arguments(run).find(|arg| arg.get_long() == Some(key))
 }
 
 fn excludes(run: &Command, one: &Arg, other: &Arg) -> bool {

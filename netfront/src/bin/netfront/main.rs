@@ -10,6 +10,7 @@
 //! | `handover`, `sysfs` | `take` and `give`: the vif from the kernel's driver, and back |
 //! | `demo` | verified traffic on a simulated Xen, a row for each policy; `--tap`: the kernel's TCP/IP |
 //! | `bench` | the transport beside the limit of the machine |
+//! | `generate` | man pages, completions, tables of the documentation |
 //! | `output` | tables |
 
 #![deny(unsafe_code)]
@@ -20,6 +21,7 @@ mod config;
 mod control;
 mod demo;
 mod failure;
+mod generate;
 mod ground;
 mod handover;
 mod logging;
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         Command::Probe(args) => probe::probe(&args),
         Command::Demo(args) => demo::demo(&args),
         Command::Bench(args) => bench::bench(&args),
+        Command::Generate(args) => generate::generate(&args),
         Command::SimulatedXen(args) => ground::simulated_xen(&args.sim),
         Command::DemoFront(args) => demo::front::front(&args),
         Command::DemoBack(args) => demo::back::back(&args),

@@ -101,10 +101,9 @@ impl Manager {
 
     /// A reload begins.
     pub fn reloading(&self) {
-        let now = NotifyState::monotonic_usec_now().ok();
-        self.tell(&[NotifyState::Reloading]);
-        if let Some(now) = now {
-            self.tell(&[now]);
+        match NotifyState::monotonic_usec_now() {
+            Ok(now) => self.tell(&[NotifyState::Reloading, now]),
+            Err(_) => self.tell(&[NotifyState::Reloading]),
         }
     }
 
@@ -143,5 +142,25 @@ fn status(service: &Service) -> String {
             link.mtu,
             if link.carrier { "on" } else { "off" },
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn life_is_that_something_moves_or_that_an_attempt_to_connect_is_within_its_deadline() {
+        let mut manager = Manager::new(Duration::from_secs(3600));
+        let service = Service::default();
+        assert!(manager.lives(&service), "waits for the backend");
+        manager.patience = Duration::ZERO;
+        assert!(!manager.lives(&service));
+        service.attempts.fetch_add(1, Ordering::Relaxed);
+        assert!(manager.lives(&service));
+        assert!(!manager.lives(&service));
+        service.stats().polls.add(1);
+        assert!(manager.lives(&service));
+        assert!(!manager.lives(&service));
     }
 }
