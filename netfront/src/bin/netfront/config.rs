@@ -67,7 +67,11 @@ impl Loaded {
     }
 }
 
-fn read(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
+/// A command line, with what its file says.
+///
+/// # Errors
+/// What is wrong with either, for people.
+pub fn read(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
     let mut command = Cli::command();
     command.build();
     // What the command line lacks may be in the file, so it is judged with the file's words only.

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Command, CommandFactory, Parser, Subcommand};
+use clap::{Args, Command, CommandFactory, Subcommand};
 use clap_complete::Shell;
 use clap_mangen::roff::{bold, italic, roman, Roff};
 use netfront::QueueStats;
@@ -140,7 +140,7 @@ fn configuration() -> Roff {
         roman("Read by "),
         bold("netfront run --config FILE"),
         roman("; the service "),
-        bold("netfront@vif0"),
+        bold("netfront@0"),
         roman(" reads "),
         italic("/etc/netfront/vif0.toml"),
         roman(
@@ -201,7 +201,7 @@ fn counters() -> String {
 
 fn check(words: &[String]) -> Result<(), Failure> {
     use clap::error::ErrorKind::{DisplayHelp, DisplayVersion};
-    match Cli::try_parse_from(words) {
+    match config::read(words.iter().map(Into::into).collect()) {
         Ok(_) => Ok(()),
         Err(error) if matches!(error.kind(), DisplayHelp | DisplayVersion) => Ok(()),
         Err(error) => Err(Failure::Verdict(format!(
