@@ -1,6 +1,6 @@
 //! What is made from the definitions of the command line: `--help`, man pages, completions.
 //!
-//! The texts of `--help` are kept in `tests/help`. After a change: `UPDATE=1 cargo test -p netfront --test generated`,
+//! The texts of `--help` are kept in `tests/help`, the table of counters in `docs/operating.md`. After a change: `UPDATE=1 cargo test -p netfront --test generated`,
 //! and read the difference.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -181,4 +181,24 @@ fn a_command_line_can_be_checked_without_being_run() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
+}
+
+#[test]
+fn the_documentation_has_every_counter_with_its_meaning() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operating.md");
+    let page = fs::read_to_string(&path).unwrap();
+    let [begin, end] = ["begin", "end"]
+        .map(|word| format!("<!-- made by `netfront generate counters`: {word} -->"));
+    let (before, rest) = page.split_once(&begin).unwrap();
+    let (_, after) = rest.split_once(&end).unwrap();
+    let table = netfront(&["generate", "counters"]);
+    let wanted = format!("{before}{begin}\n{table}{end}{after}");
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(&path, wanted).unwrap();
+    } else {
+        assert_eq!(
+            page, wanted,
+            "UPDATE=1 cargo test -p netfront --test generated"
+        );
+    }
 }
