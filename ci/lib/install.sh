@@ -8,4 +8,4 @@ export DEBIAN_FRONTEND=noninteractive
 "${sudo[@]}" apt-get update -qq
 "${sudo[@]}" apt-get install -y -qq --no-install-recommends \
   gcc libc6-dev libxen-dev libclang-dev iproute2 iputils-ping tcpdump procps shellcheck \
-  man-db zsh mmdebstrap systemd binutils xz-utils
+  man-db zsh mmdebstrap systemd systemd-container binutils xz-utils
