@@ -51,7 +51,7 @@ fn there_is(program: &str) -> bool {
 fn shell(program: &str, script: &str) -> Output {
     let mut command = Command::new("timeout");
     command
-        .args(["60", program, "-c", script])
+        .args(["180", program, "-c", script])
         .output()
         .unwrap()
 }

@@ -33,6 +33,10 @@ fn shape(path: &str, value: &Value, lines: &mut Vec<String>) {
             Some(first) => shape(&format!("{path}[]"), first, lines),
             None => lines.push(format!("{path}: empty list")),
         },
+        // The bench gives no ratio where the limit did not hold, which is a matter of the machine and its load.
+        Value::Null | Value::Number(_) if path == ".rows[].ratio" => {
+            lines.push(format!("{path}: number or null"));
+        }
         Value::Null => lines.push(format!("{path}: null")),
         Value::Bool(_) => lines.push(format!("{path}: bool")),
         Value::Number(number) if path == ".schema" => lines.push(format!("{path}: {number}")),
@@ -55,6 +59,7 @@ fn table(words: &[&str]) -> String {
     let word = |word: &str| match word.chars().next() {
         Some('0'..='9') => "N".to_owned(),
         Some('-') => "-".to_owned(),
+        _ if word == "n/a" => "N".to_owned(),
         _ => word.to_owned(),
     };
     let line = |line: &str| {
