@@ -7,4 +7,5 @@ sudo=()
 export DEBIAN_FRONTEND=noninteractive
 "${sudo[@]}" apt-get update -qq
 "${sudo[@]}" apt-get install -y -qq --no-install-recommends \
-  gcc g++ pkg-config libc6-dev libxen-dev libclang-dev iproute2 iputils-ping tcpdump procps shellcheck
+  gcc g++ pkg-config libc6-dev libxen-dev libclang-dev iproute2 iputils-ping tcpdump procps shellcheck \
+  man-db zsh mmdebstrap systemd systemd-container binutils xz-utils

@@ -10,7 +10,8 @@ wanted() {
     return 1
 }
 
-# Builds what the scenarios of this run need; sets NETFRONT_BIN, NETBACK_SIM_BIN, CONFORMANCE_BIN and ECHO_BIN.
+# Builds what the scenarios of this run need; sets NETFRONT_BIN, NETBACK_SIM_BIN, CONFORMANCE_BIN, ECHO_BIN
+# and PACKAGE.
 prepare_programs() {
     local target=${CARGO_TARGET_DIR:-$REPOSITORY/target}
     CONFORMANCE_BIN=
@@ -26,6 +27,8 @@ prepare_programs() {
         build "the example echo" build --release --locked -p netfront --example echo
         ECHO_BIN=$target/release/examples/echo
     fi
+    PACKAGE=
+    if wanted package; then build_package; fi
     if wanted conformance || wanted store; then build_conformance; fi
 }
 
@@ -40,6 +43,17 @@ build() {
     }
 }
 
+# The Debian package, with the program under test in it.
+build_package() {
+    local program
+    say "programs: ci/package"
+    program=$(realpath "$NETFRONT_BIN")
+    PACKAGE=$(cd "$REPOSITORY" && NETFRONT_BIN=$program CARGO_TARGET_DIR=$WORK ci/package 2>"$OUT/package.log") || {
+        last_lines "$OUT/package.log"
+        die "the build of the package failed" "its messages: $OUT/package.log"
+    }
+}
+
 build_conformance() {
     build "the conformance test" test --release --locked --no-run -p hypervisor --test conformance --message-format=json
     # Cargo names a test's executable with a hash of its own; its messages are the documented way to learn it.
@@ -51,9 +65,14 @@ build_conformance() {
 put_netfront() { put_host_program "$1" "$NETFRONT_BIN" /bin/netfront; }
 put_netback_sim() { put_host_program "$1" "$NETBACK_SIM_BIN" /bin/netback-sim; }
 
-# put_guest_programs TREE: the conformance test and the example, in /lab/programs of the guest.
+# put_guest_programs TREE: the conformance test and the example, in /lab/programs of the guest; the package.
 put_guest_programs() {
     [ -z "$CONFORMANCE_BIN" ] || put_host_program "$1" "$CONFORMANCE_BIN" /lab/programs/conformance
+    # Unpacked; and who runs a program with few rights, from the host, since the image's busybox has none that can.
+    if [ -n "$PACKAGE" ]; then
+        dpkg-deb -x "$PACKAGE" "$1"
+        put_host_program "$1" "$(command -v setpriv)" /bin/setpriv
+    fi
     [ -z "$ECHO_BIN" ] || put_host_program "$1" "$ECHO_BIN" /lab/programs/echo
 }
 

@@ -26,6 +26,8 @@ pub struct Service {
     stop: Arc<AtomicBool>,
     /// Connections made so far.
     pub connections: AtomicU64,
+    /// Attempts to connect again so far: while the backend is away, they are the sign that somebody tries.
+    pub attempts: AtomicU64,
     /// What was negotiated, and since when there is a connection.
     link: Mutex<Option<(Link, Instant)>>,
     waker: Mutex<Option<Arc<Waker>>>,
@@ -190,6 +192,7 @@ fn again(mut pending: Reconnect, service: &Service) -> Option<Device> {
         if service.stopping() {
             return None;
         }
+        service.attempts.fetch_add(1, Ordering::Relaxed);
         match pending.retry() {
             Ok(device) => return Some(device),
             Err(next) => {

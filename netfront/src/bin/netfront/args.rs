@@ -6,6 +6,9 @@ use clap::{Args, Parser, Subcommand};
 use netback_sim::traffic::Sizes;
 use netfront::PoolPolicy;
 
+use crate::config::Loaded;
+use crate::generate::Generate;
+use crate::logging::LogFormat;
 use crate::reset::Reset;
 use crate::takeover::confirm::Confirm;
 
@@ -25,6 +28,15 @@ pub struct Cli {
     /// Say only what went wrong.
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
+    /// How messages on stderr are written.
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT"
+    )]
+    pub log_format: LogFormat,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -133,6 +145,9 @@ netfront reset --vif 1 && netfront run --vif 1 --tap xn1\n  \
 netfront give --vif 1                    does the same, and gives it to the kernel's driver\n\n\
 Refused while a driver has the vif: one of ours that runs, or the kernel's.")]
     Reset(Reset),
+    /// Man pages, completions and tables, for packages.
+    #[command(hide = true)]
+    Generate(Generate),
     /// The simulated Xen: store, grants and event channels.
     #[command(hide = true)]
     SimulatedXen(SimulatedXen),
@@ -163,6 +178,12 @@ pub struct Ground {
 
 #[derive(Debug, Args)]
 pub struct Run {
+    /// Read what is not said here from this file: TOML, its keys are these flags.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What was read from it.
+    #[arg(skip)]
+    pub file: Option<Loaded>,
     #[command(flatten)]
     pub ground: Ground,
     /// Number of the vif (device/vif/N in the store).

@@ -84,7 +84,10 @@ pub fn hold(vif: u32) -> Result<fs::File, Failure> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory).map_err(failed("creating the directory of"))?;
     }
-    let file = fs::File::create(&path).map_err(failed("creating"))?;
+    // Another user's `netfront give` may have made it: to lock it, reading is enough.
+    let file = fs::File::open(&path)
+        .or_else(|_| fs::File::create(&path))
+        .map_err(failed("creating"))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(Errno::WOULDBLOCK) => Err(Failure::NotHere(format!(

@@ -3,6 +3,8 @@
 //! | file | what is in it |
 //! | --- | --- |
 //! | `args` | the command line |
+//! | `config`, `logging` | the configuration file of `run`; where messages go |
+//! | `manager` | what a service manager is told |
 //! | `run`, `control` | a vif in service, and the socket at which it is asked and told |
 //! | `stats`, `status`, `top` | what a running driver shows |
 //! | `capture`, `recording` | its packets as pcap, its rings line by line |
@@ -14,6 +16,7 @@
 //! | `reset` | a vif that a killed driver left connected |
 //! | `demo` | verified traffic on a simulated Xen, a row for each policy; `--tap`: the kernel's TCP/IP |
 //! | `bench` | the transport beside the limit of the machine |
+//! | `generate` | man pages, completions, tables of the documentation |
 //! | `output` | tables |
 
 #![deny(unsafe_code)]
@@ -21,11 +24,15 @@
 mod args;
 mod bench;
 mod capture;
+mod config;
 mod control;
 mod demo;
 mod failure;
+mod generate;
 mod ground;
 mod handover;
+mod logging;
+mod manager;
 mod metrics;
 mod orders;
 mod output;
@@ -41,27 +48,11 @@ mod top;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use tracing_subscriber::filter::LevelFilter;
-
-use args::{Cli, Command};
+use args::Command;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let level = match (cli.quiet, cli.verbose) {
-        (true, _) => LevelFilter::ERROR,
-        (_, 0) => LevelFilter::INFO,
-        (_, 1) => LevelFilter::DEBUG,
-        _ => LevelFilter::TRACE,
-    };
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_target(false)
-        .with_writer(std::io::stderr)
-        // To say that nothing can be said any more, on a terminal that is gone, would be a panic.
-        .log_internal_errors(false)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .init();
+    let cli = config::cli();
+    logging::start(&cli);
     let done = match cli.command {
         Command::Run(args) => run::run(args),
         Command::Stats(args) => stats::stats(&args),
@@ -80,6 +71,7 @@ fn main() -> ExitCode {
         Command::Stop(args) => orders::order(&args, "stop"),
         Command::Confirm(args) => takeover::confirm::confirm(&args),
         Command::Reset(args) => reset::reset(&args),
+        Command::Generate(args) => generate::generate(&args),
         Command::SimulatedXen(args) => ground::simulated_xen(&args.sim),
         Command::DemoFront(args) => demo::front::front(&args),
         Command::DemoBack(args) => demo::back::back(&args),

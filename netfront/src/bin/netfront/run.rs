@@ -11,12 +11,15 @@ use netfront::stats::Snapshot;
 use netfront::{Builder, Device, QueueConfig, Wants};
 use netfront_tap::TapOptions;
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::args::{QueueOptions, Run};
+use crate::config::Loaded;
 use crate::control::{self, Subject};
 use crate::failure::Failure;
 use crate::ground::{control_socket, domain};
+use crate::logging;
+use crate::manager::Manager;
 use crate::metrics;
 use crate::output::say;
 use crate::recording::Recording;
@@ -57,9 +60,9 @@ pub fn run(args: Run) -> Result<(), Failure> {
 }
 
 /// The same in this process, for a vif that is free or was `taken` over.
-pub fn drive(args: Run, taken: Option<&Arc<Taken>>) -> Result<(), Failure> {
+pub fn drive(mut args: Run, taken: Option<&Arc<Taken>>) -> Result<(), Failure> {
     control::started();
-    let (bell, held) = Bell::new()?;
+    let (bell, held) = Bell::new(args.file.is_some())?;
     let domain = domain(&args.ground)?;
     let _held = match args.ground.sim {
         Some(_) => None,
@@ -110,9 +113,13 @@ pub fn drive(args: Run, taken: Option<&Arc<Taken>>) -> Result<(), Failure> {
         .name(format!("nf{}q0", args.vif))
         .spawn(move || {
             let mut consumer = consumer;
-            let _held = held;
+            let held = held;
             match builder.connect_counting(&domain, Arc::clone(worker.stats())) {
-                Ok(device) => serve(device, consumer.as_mut(), &worker),
+                Ok(device) => {
+                    // Nobody hears it only when the main thread has gone.
+                    let _ = (&held).write(b"c");
+                    serve(device, consumer.as_mut(), &worker)
+                }
                 // Told to stop before it was connected: that is no failure.
                 Err(netfront::Error::Interrupted) if worker.stopping() => Ok(()),
                 Err(error) => Err(error),
@@ -121,13 +128,28 @@ pub fn drive(args: Run, taken: Option<&Arc<Taken>>) -> Result<(), Failure> {
         .map_err(Failure::io("starting the queue's thread"))?;
 
     let mut progress = Progress::new();
+    let mut manager = Manager::new(Duration::from_secs(args.deadline));
     loop {
-        match bell.wait(progress.pause())? {
+        let pause = [progress.pause(), manager.pause()]
+            .into_iter()
+            .flatten()
+            .min();
+        match bell.wait(pause)? {
             Woken::ThreadEnded => break,
-            Woken::Signal => service.stop(),
+            Woken::Signal => {
+                manager.stopping();
+                service.stop();
+            }
+            Woken::HungUp => {
+                manager.reloading();
+                args.file.iter_mut().for_each(reload);
+                manager.reloaded();
+            }
+            Woken::Connected => manager.connected(),
             Woken::Timeout => {}
         }
         progress.line(&service);
+        manager.look(&service);
     }
     drop(socket);
     if let Some(capture) = capture {
@@ -140,6 +162,23 @@ pub fn drive(args: Run, taken: Option<&Arc<Taken>>) -> Result<(), Failure> {
         say!("{:#}", subject.report());
     }
     Ok(done?)
+}
+
+/// Reads the configuration file again, takes what can be changed while packets pass, and names the rest.
+fn reload(file: &mut Loaded) {
+    let path = file.path().display().to_string();
+    match file.again() {
+        Ok((cli, waiting)) => {
+            logging::set_level(&cli);
+            if waiting.is_empty() {
+                tracing::info!("{path} was read again: all of it is in force");
+            } else {
+                let keys = waiting.join(", ");
+                tracing::warn!("{path} was read again; changes of {keys} need a restart");
+            }
+        }
+        Err(error) => tracing::error!("everything stays as it was: {error}"),
+    }
 }
 
 /// Raises the limit of shared pages if it is below what was asked for and this is allowed. Otherwise the
@@ -166,29 +205,48 @@ fn make_room(domain: &netfront::hypervisor::Domain, options: &QueueOptions) {
 #[derive(Debug, PartialEq, Eq)]
 enum Woken {
     Signal,
+    HungUp,
+    Connected,
     ThreadEnded,
     Timeout,
 }
 
-/// A pipe for signals, and one whose other end is held by the queue's thread: when that ends, in whatever
-/// way, its end is closed.
+/// Pipes for signals, and one whose other end is held by the queue's thread: it says a byte when it has connected,
+/// and when it ends, in whatever way, its end is closed.
 struct Bell {
     signals: UnixStream,
+    hangups: UnixStream,
+    /// Kept, or the other end would seem to have been closed.
+    _hangup: UnixStream,
     thread: UnixStream,
 }
 
 impl Bell {
     /// Installs the signal handlers. The second value is for the thread to hold.
-    fn new() -> Result<(Self, UnixStream), Failure> {
+    /// With `reloads` SIGHUP is a wish to read the configuration again; otherwise it ends the program, as ever.
+    fn new(reloads: bool) -> Result<(Self, UnixStream), Failure> {
         let failed = || Failure::io("installing signal handlers");
         let (signals, ringer) = UnixStream::pair().map_err(failed())?;
+        let (hangups, hangup) = UnixStream::pair().map_err(failed())?;
         let (thread, held) = UnixStream::pair().map_err(failed())?;
-        signals.set_nonblocking(true).map_err(failed())?;
+        for stream in [&signals, &hangups, &thread] {
+            stream.set_nonblocking(true).map_err(failed())?;
+        }
+        if reloads {
+            let ringer = hangup.try_clone().map_err(failed())?;
+            signal_hook::low_level::pipe::register(SIGHUP, ringer).map_err(failed())?;
+        }
         for signal in [SIGINT, SIGTERM] {
             let ringer = ringer.try_clone().map_err(failed())?;
             signal_hook::low_level::pipe::register(signal, ringer).map_err(failed())?;
         }
-        Ok((Self { signals, thread }, held))
+        let bell = Self {
+            signals,
+            hangups,
+            _hangup: hangup,
+            thread,
+        };
+        Ok((bell, held))
     }
 
     fn wait(&self, timeout: Option<Duration>) -> Result<Woken, Failure> {
@@ -196,17 +254,25 @@ impl Bell {
         let mut fds = [
             PollFd::new(&self.thread, PollFlags::IN),
             PollFd::new(&self.signals, PollFlags::IN),
+            PollFd::new(&self.hangups, PollFlags::IN),
         ];
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(Failure::io("waiting for signals")(error.into())),
         }
         if !fds[0].revents().is_empty() {
-            return Ok(Woken::ThreadEnded);
+            return Ok(match (&self.thread).read(&mut [0; 16]) {
+                Ok(0) | Err(_) => Woken::ThreadEnded,
+                Ok(_) => Woken::Connected,
+            });
         }
         if !fds[1].revents().is_empty() {
             let _ = (&self.signals).read(&mut [0; 16]);
             return Ok(Woken::Signal);
+        }
+        if !fds[2].revents().is_empty() {
+            let _ = (&self.hangups).read(&mut [0; 16]);
+            return Ok(Woken::HungUp);
         }
         Ok(Woken::Timeout)
     }
