@@ -55,7 +55,7 @@ SIGTERM, if it cannot connect, if this process or its child is killed, and if `n
 60 s (exit code 75). Not moved: traffic control, XDP programs, settings below /proc/sys/net; an interface below a \
 bridge, a bond or a VLAN is refused. A DHCP client that watches the interface may have to be started again.\n\n\
 SIGINT and SIGTERM end it cleanly.")]
-    Run(Run),
+    Run(Box<Run>),
     /// Show the counters of a running driver.
     #[command(after_help = "Examples:\n  \
 netfront stats --vif 0                   as ethtool -S prints them\n  \

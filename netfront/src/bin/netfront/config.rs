@@ -278,7 +278,7 @@ mod tests {
 
     fn run(cli: Cli) -> crate::args::Run {
         match cli.command {
-            Chosen::Run(run) => run,
+            Chosen::Run(run) => *run,
             other => panic!("{other:?}"),
         }
     }

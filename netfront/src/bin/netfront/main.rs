@@ -54,7 +54,7 @@ fn main() -> ExitCode {
     let cli = config::cli();
     logging::start(&cli);
     let done = match cli.command {
-        Command::Run(args) => run::run(args),
+        Command::Run(args) => run::run(*args),
         Command::Stats(args) => stats::stats(&args),
         Command::Take(args) => handover::take(&args),
         Command::Give(args) => handover::give(&args),
