@@ -20,16 +20,50 @@ fatal() {
     poweroff -f
 }
 
-# run_scenario NAME: its script in a process group of its own, with a deadline; then what it leaves behind.
+# run_scenario NAME: again, if the emulated processor killed the guest. What the earlier attempts left is kept.
 run_scenario() {
     name=$1
     folder=/results/$name
-    mkdir -p "$folder"
-    stage "$name: started"
     began=$(now)
+    for attempt in 1 2 3; do
+        faults=$(triple_faults)
+        mkdir -p "$folder"
+        stage "$name: started"
+        attempt_scenario
+        if [ "$verdict" = passed ] || [ "$attempt" = 3 ] || ! emulator_failed; then
+            break
+        fi
+        stage "$name: the emulated processor ended in a triple fault; once more"
+        mv "$folder" "$folder.attempt-$attempt"
+    done
+    took=$(($(now) - began))
+    if [ "$verdict" = passed ]; then
+        seen=$(tr '\n' ';' <"$folder/seen" 2>/dev/null | sed 's/;$//; s/;/; /g')
+        [ "$attempt" = 1 ] || seen="attempt $attempt, after triple faults of the emulated processor; $seen"
+    else
+        seen=$(head -n 1 "$folder/failed")
+    fi
+    stage "$name: $verdict"
+    tell "result $name $verdict $took $seen"
+}
+
+# triple_faults: of guests, since Xen started.
+triple_faults() { xl dmesg 2>/dev/null | grep -c 'Triple fault'; }
+
+# emulator_failed: Xen saw a triple fault in this attempt, and the guest's kernel died without a word of complaint, so
+# it is QEMU's emulation of SVM: a guest that idles is gone at its next interrupt, whatever runs in it. Seen in PVH
+# guests, about once in twenty; a PV guest has no such excuse.
+emulator_failed() {
+    [ "$GUEST" != pv ] && [ "$(triple_faults)" -gt "$faults" ] &&
+        ! grep -qE 'Kernel panic|BUG:|kernel BUG|Oops' "$folder/guest-console.txt" 2>/dev/null
+}
+
+# attempt_scenario: its script in a process group of its own, with a deadline; then what it leaves behind.
+attempt_scenario() {
+    started=$(now)
     SCENARIO=$name setsid sh /lab/scenario.sh >"$folder/log.txt" 2>&1 </dev/null &
     script=$!
-    while kill -0 "$script" 2>/dev/null && [ $(($(now) - began)) -lt "$SCENARIO_DEADLINE" ]; do
+    while kill -0 "$script" 2>/dev/null && [ $(($(now) - started)) -lt "$SCENARIO_DEADLINE" ]; do
         sleep 0.5
     done
     if kill -0 "$script" 2>/dev/null; then
@@ -45,14 +79,6 @@ run_scenario() {
     # What it left in the background would act on the next one.
     kill -KILL "-$script" 2>/dev/null
     collect "$folder"
-    took=$(($(now) - began))
-    if [ "$verdict" = passed ]; then
-        seen=$(tr '\n' ';' <"$folder/seen" 2>/dev/null | sed 's/;$//; s/;/; /g')
-    else
-        seen=$(head -n 1 "$folder/failed")
-    fi
-    stage "$name: $verdict"
-    tell "result $name $verdict $took $seen"
 }
 
 # collect FOLDER: what a person wants to see when a scenario failed, and an end to the guest.
