@@ -71,7 +71,8 @@ put_guest_programs() {
     # Unpacked; and who runs a program with few rights, from the host, since the image's busybox has none that can.
     if [ -n "$PACKAGE" ]; then
         dpkg-deb -x "$PACKAGE" "$1"
-        put_host_program "$1" "$(command -v setpriv)" /bin/setpriv
+        put_host_program "$1" "$(command -v setpriv)" /lab/programs/setpriv
+        put_program "$1" libcap-ng.so.0
     fi
     [ -z "$ECHO_BIN" ] || put_host_program "$1" "$ECHO_BIN" /lab/programs/echo
 }

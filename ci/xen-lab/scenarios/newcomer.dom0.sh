@@ -21,11 +21,11 @@ step() {
     [ "$status" = 0 ] || fail "in the guest, '$*' ended with $status: see log.txt"
 }
 
-step "taken over under a session" 'session_start 40 && take_over && hang_up && netfront confirm --vif 0 && session_end'
+step "taken over under a session" 'session_start 20 && take_over && hang_up && netfront confirm --vif 0 && session_end'
 guest cat /run/lab/session.txt >"$RESULTS/session-take-over.txt"
 saw "a TCP session lives through the take-over"
 ping_both 5
-step "given back under a session" 'session_start 30 && stop && same_as_before && session_end'
+step "given back under a session" 'session_start 15 && stop && same_as_before && session_end'
 guest cat /run/lab/session.txt >"$RESULTS/session-give-back.txt"
 saw "and through the giving back; eth0 is what it was"
 step "not confirmed" 'take_over --confirm-within 5 && ended_with 75 && same_as_before'

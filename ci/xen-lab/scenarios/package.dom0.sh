@@ -2,6 +2,7 @@
 # package: the Debian package's program as the user netfront, with its group's devices and CAP_NET_ADMIN, as the service runs it: loses no ping.
 
 guest_start
+guest kernel_log_from_here
 guest_must package_prepare
 guest_must package_start
 guest_must front_wait
