@@ -33,7 +33,7 @@ fn shape(path: &str, value: &Value, lines: &mut Vec<String>) {
             Some(first) => shape(&format!("{path}[]"), first, lines),
             None => lines.push(format!("{path}: empty list")),
         },
-        // The bench gives no ratio where the limit did not hold, which is a matter of the machine and its load.
+        // On a busy machine a short bench may see not one packet cross the bare ring; by that nothing can be divided.
         Value::Null | Value::Number(_) if path == ".rows[].ratio" => {
             lines.push(format!("{path}: number or null"));
         }
