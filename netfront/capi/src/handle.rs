@@ -248,7 +248,9 @@ impl Netfront {
         match pending.retry() {
             Ok(mut device) => {
                 let waker = device.queue().waker();
-                *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = waker;
+                *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&waker);
+                // Whoever called meanwhile woke the old one.
+                waker.wake();
                 self.link.set(*device.link());
                 let watched = watch(&self.ready, device.queue());
                 *state = State::Connected(Box::new(device));

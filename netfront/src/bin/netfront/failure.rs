@@ -43,6 +43,10 @@ impl Failure {
     pub fn code(&self) -> u8 {
         match self {
             Self::NotHere(_) => code::NOT_HERE,
+            Self::Hypervisor(netfront::hypervisor::Error::Unavailable { .. })
+            | Self::Driver(netfront::Error::Hypervisor(
+                netfront::hypervisor::Error::Unavailable { .. },
+            )) => code::NOT_HERE,
             Self::Class { code, .. } => *code,
             _ => code::FAILED,
         }

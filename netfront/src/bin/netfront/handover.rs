@@ -80,8 +80,9 @@ pub fn give_back(ground: &Ground, number: u32, deadline: Duration) -> Result<Giv
             let _held = control::alone(sim, number)?;
             let mut connection = connection(ground, number)?;
             connection.look(deadline)?;
-            wait_connected(&vif, &mut connection, deadline)?;
-            return restored(ground, &vif, number, text);
+            let connected = wait_connected(&vif, &mut connection, deadline);
+            let given = restored(ground, &vif, number, text)?;
+            return connected.map(|()| given);
         }
         let interface = vif.interface().map(|interface| interface.name);
         return Ok(Given { interface, text });

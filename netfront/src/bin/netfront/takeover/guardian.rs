@@ -34,7 +34,15 @@ const PAUSE: Duration = Duration::from_secs(2);
 pub fn run(args: &Run) -> Result<(), Failure> {
     let signals = Signals::new()?;
     let path = Saved::path(args.ground.sim.as_deref(), args.vif);
-    take(args, &path)?;
+    let earlier = path.exists();
+    if let Err(failure) = take(args, &path) {
+        // The file was written: the interface is down, or gone, and whoever came through it cannot mend that.
+        if !earlier && path.exists() {
+            tracing::error!("{failure}: giving the vif back");
+            give_back(args)?;
+        }
+        return Err(failure);
+    }
     let ended = match signals.came() {
         true => Ok(ExitStatus::from_raw(0)),
         false => drive(args, &signals),

@@ -11,7 +11,8 @@
 //! ```
 //!
 //! Either of the two may be killed with -9. The guardian sees the driver's end; the driver holds the other end of a
-//! pipe and sees the guardian's, stops in order and gives back itself. If both are, `netfront give` finds the file.
+//! pipe and sees the guardian's, stops in order and gives back itself. If both are, or the guardian before it has started
+//! the driver, `netfront give` finds the file.
 //!
 //! | file | what is in it |
 //! | --- | --- |
