@@ -88,7 +88,7 @@ fn off_xen_the_driver_says_so_and_probe_points_to_the_demo() {
 #[test]
 fn a_wrong_socket_is_refused_and_nothing_else_is_tried() {
     let run = netfront(&["run", "--sim", "/nonexistent/xen", "--echo"]);
-    assert_eq!(run.status.code(), Some(1));
+    assert_eq!(run.status.code(), Some(69), "{run:?}");
     assert!(
         String::from_utf8_lossy(&run.stderr).contains("/nonexistent/xen"),
         "{run:?}"
