@@ -7,7 +7,7 @@ TELL=/dev/ttyS1
 . /lab/settings
 
 # Seconds since dom0 started.
-now() { cut -d. -f1 /proc/uptime; }
+now() { read -r up _ </proc/uptime && echo "${up%.*}"; }
 
 tell() { printf '%s\n' "$*" >"$TELL"; }
 stage() { tell "stage $*"; echo "lab: $*"; }

@@ -59,7 +59,8 @@ udp_both() {
 # datagrams 1|2: out of LOST/TOTAL in the receiver's line of iperf3's report.
 datagrams() { sed -n "s|.* \\([0-9]*\\)/\\([0-9]*\\) (.*receiver.*|\\$1|p"; }
 
-# file_both MEBIBYTES: a file of random bytes to the guest and back; the guest's sum and ours must agree.
+# file_both MEBIBYTES: a file of random bytes to the guest and back; the guest's sum and ours must agree,
+# and what comes back must be the file.
 # Over HTTP: the length is announced, so a file that was cut short is an error and not only another sum.
 file_both() {
     mkdir -p /tmp/www
@@ -73,7 +74,8 @@ file_both() {
     check "sha256 of $1 MiB in the guest" "$sum" "$(guest 'sha256sum </tmp/www/file | cut -d" " -f1')"
     unset GUEST_DEADLINE
     timeout 90 wget -q -O /tmp/back http://10.77.0.2:8080/file || fail "the file did not come back from the guest"
-    check "sha256 of $1 MiB back in dom0" "$sum" "$(sha256sum </tmp/back | cut -d' ' -f1)"
+    # Byte by byte instead of a third sum, which takes an emulated processor longer than the way through the vif.
+    check "bytes of $1 MiB that came back otherwise" none "$(cmp /tmp/www/file /tmp/back 2>&1 && echo none)"
     rm -f /tmp/www/file /tmp/back
     saw "$1 MiB equal both ways"
 }

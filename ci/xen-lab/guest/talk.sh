@@ -143,47 +143,62 @@ guest_moved() {
     command_node
 }
 
-# await_node PATH PREFIX SECONDS: until the node's value begins so. A watch, not a poll: a poll would
-# take time from what is being measured.
+# await_node PATH PREFIX SECONDS [COMMAND...]: until the node's value begins so; the value is in ANSWER. A watch, not a
+# poll: a poll would take time from what is being measured. A COMMAND that makes the node change is run when the watch stands.
 await_node() {
+    path=$1
+    prefix=$2
     pipe=/run/lab/watch.$$
-    rm -f "$pipe"
-    mkfifo "$pipe"
-    timeout "$3" xenstore-watch "$1" >"$pipe" 2>/dev/null &
+    [ -p "$pipe" ] || mkfifo "$pipe"
+    timeout "$3" xenstore-watch "$path" >"$pipe" 2>/dev/null &
     watch=$!
+    shift 3
     found=no
     while read -r _; do
-        case "$(xenstore-read "$1" 2>/dev/null) " in
-            "$2 "*) found=yes && break ;;
+        if [ $# -gt 0 ]; then
+            # A watch fires once when it is set. What it fires for after that is the answer.
+            "$@" </dev/null || break
+            shift $#
+            continue
+        fi
+        ANSWER=$(xenstore-read "$path" 2>/dev/null)
+        case "$ANSWER " in
+            "$prefix "*) found=yes && break ;;
         esac
         # The domain is gone, and its nodes with it.
         xenstore-exists "$NODE" || break
     done <"$pipe"
     kill "$watch" 2>/dev/null
     wait "$watch" 2>/dev/null
-    rm -f "$pipe"
     [ "$found" = yes ]
 }
 
 # guest COMMAND...: runs it in the guest, where the functions of the scenario's guest script are known.
 # Gives its output and status. GUEST_DEADLINE seconds at most (default 60).
 guest() {
-    sequence=$(($(cat /run/lab/sequence) + 1))
+    read -r sequence </run/lab/sequence
+    sequence=$((sequence + 1))
     echo "$sequence" >/run/lab/sequence
     limit=${GUEST_DEADLINE:-60}
-    xenstore-write "$NODE/lab/command" "$sequence $limit $SCENARIO $*"
     # The agent itself ends the command at its deadline; past that the guest is stuck.
-    await_node "$NODE/data/lab/reply" "$sequence" $((limit + 15)) || fail "the guest did not answer within $((limit + 15)) s: $*"
-    reply=$(xenstore-read "$NODE/data/lab/reply")
-    status=${reply#* }
-    parts=${status#* }
-    status=${status%% *}
+    await_node "$NODE/data/lab/reply" "$sequence" $((limit + 15)) xenstore-write "$NODE/lab/command" "$sequence $limit $SCENARIO $*" ||
+        fail "the guest did not answer within $((limit + 15)) s: $*"
+    # shellcheck disable=SC2086 # SEQUENCE STATUS PARTS [OUTPUT], see agent.sh
+    set -- $ANSWER
+    status=$2
+    parts=$3
+    [ $# -lt 4 ] || printf '%s' "$4" | base64 -d
+    [ "$parts" = 0 ] || output_in_parts "$parts"
+    return "$status"
+}
+
+# output_in_parts PARTS: what did not fit into the reply.
+output_in_parts() {
     part=0
-    while [ "$part" -lt "$parts" ]; do
+    while [ "$part" -lt "$1" ]; do
         xenstore-read "$NODE/data/lab/out/$part" | tr -d '\n'
         part=$((part + 1))
     done | base64 -d
-    return "$status"
 }
 
 # guest_must COMMAND...: the same, and a status other than 0 fails the scenario.

@@ -36,7 +36,7 @@ qemu_arguments() {
         -drive "file=$WORK/results.disk,format=raw,if=ide" -drive "file=$WORK/saved.disk,format=raw,if=ide"
         -drive "file=$WORK/snapshot.disk,format=raw,if=ide"
         -kernel "$CACHE/base/xen.elf" -append "$xen"
-        -initrd "$ROOT/boot/vmlinuz-$KERNEL console=hvc0 quiet ${XEN_LAB_DOM0_ARGUMENTS:-},$WORK/dom0.img")
+        -initrd "$CACHE/base/vmlinux console=hvc0 quiet ${XEN_LAB_DOM0_ARGUMENTS:-},$WORK/dom0.img")
 }
 
 boot_for_a_person() {
