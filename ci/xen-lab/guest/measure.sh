@@ -4,8 +4,8 @@
 # traffic_both MEBIBYTES: everything that a vif is there for, both ways; the file is of that size.
 traffic_both() {
     ping_both 20
-    tcp_both 3
-    udp_both 3
+    tcp_both 2
+    udp_both 2
     stage "$SCENARIO: a file of $1 MiB there and back"
     file_both "$1"
 }

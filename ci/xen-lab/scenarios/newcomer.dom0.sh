@@ -1,5 +1,6 @@
 # shellcheck shell=sh
 # newcomer: a guest in use: probe mends what is missing, eth0 is taken over under a TCP session and comes back on stop, without confirmation, after kill -9.
+# guests: pv
 
 guest_start
 guest_must as_delivered

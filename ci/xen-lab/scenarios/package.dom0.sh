@@ -1,5 +1,6 @@
 # shellcheck shell=sh
 # package: the Debian package's program as the user netfront, with its group's devices and CAP_NET_ADMIN, as the service runs it: loses no ping.
+# guests: pv
 
 guest_start
 guest kernel_log_from_here
