@@ -2,15 +2,18 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output};
+
+use rustix::process::Signal;
 
 use netfront_tests::{program, stats, wait_for, Process};
 use serde_json::Value;
 
 struct Stage {
     directory: tempfile::TempDir,
-    _backend: Process,
+    backend: Process,
 }
 
 impl Stage {
@@ -28,7 +31,7 @@ impl Stage {
         });
         Self {
             directory,
-            _backend: backend,
+            backend,
         }
     }
 
@@ -82,10 +85,53 @@ fn reset_closes_what_a_killed_driver_left_and_nothing_that_lives() {
 }
 
 #[test]
+fn a_driver_that_is_told_to_stop_and_cannot_say_goodbye_ends_with_a_code_that_is_not_tried_again() {
+    let stage = Stage::new();
+    let log = stage.directory.path().join("front.log");
+    let socket = stage.socket();
+    let words = ["run", "--sim", &socket, "--echo", "--deadline", "3"];
+    for by_signal in [false, true] {
+        let mut driver = Process::start("netfront", &words, &log);
+        wait_for("the driver to connect", || {
+            stats(Path::new(&socket)).filter(|stats| stats["connected"] == true)
+        });
+        stage.backend.signal(Signal::STOP);
+        if !by_signal {
+            let stop = stage.netfront("stop", &[]);
+            assert_eq!(stop.status.code(), Some(0), "{}", said(&stop));
+        }
+        // The signal comes second in one case, and alone in the other.
+        let code = driver.terminate();
+        stage.backend.signal(Signal::CONT);
+        assert_eq!(code, Some(76), "{}", driver.errors());
+        assert!(driver.errors().contains("netfront reset"), "{}", driver.errors());
+    }
+}
+
+#[test]
+fn who_may_not_use_the_socket_is_told_so_by_the_exit_code() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: to become somebody else needs root");
+        return;
+    }
+    let stage = Stage::new();
+    let _driver = stage.driver();
+    let socket = stage.socket();
+    let mut netfront = Command::new(program("netfront"));
+    netfront.args(["stats", "--sim", &socket]).uid(65_534).gid(65_534);
+    let Ok(output) = netfront.output() else {
+        eprintln!("SKIPPED: others may not start the program where it is");
+        return;
+    };
+    assert_eq!(output.status.code(), Some(77), "{}", said(&output));
+    assert!(said(&output).contains("root"), "{}", said(&output));
+}
+
+#[test]
 fn a_driver_that_took_nothing_over_has_nothing_to_confirm() {
     let stage = Stage::new();
     let nobody = stage.netfront("confirm", &[]);
-    assert_eq!(nobody.status.code(), Some(1), "{}", said(&nobody));
+    assert_eq!(nobody.status.code(), Some(69), "{}", said(&nobody));
     assert!(said(&nobody).contains("--take-over"), "{}", said(&nobody));
     let _driver = stage.driver();
     let answer = stage.netfront("confirm", &[]);

@@ -5,6 +5,17 @@ use std::time::Duration;
 
 use crate::{CopyStatus, DomId, GrantRef, Port};
 
+/// What kind of thing is missing, and so who can bring it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// Nothing that is set here brings it: this is no Xen domain, or nobody serves at that place.
+    Here,
+    /// This user may not have it.
+    Rights,
+    /// A module, a device node or a library, which an administrator can bring.
+    Setting,
+}
+
 /// Why the hypervisor, the store or the simulation did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -12,6 +23,8 @@ pub enum Error {
     /// This machine does not have what was asked for.
     #[error("{wanted} is not available: {found}; {hint}")]
     Unavailable {
+        /// What kind of thing is missing.
+        lack: Lack,
         /// What was asked for.
         wanted: String,
         /// What is there instead.

@@ -45,7 +45,7 @@ mod xen;
 pub use counters::Counts;
 pub use domain::Domain;
 pub use domain_info::DomainInfo;
-pub use error::Error;
+pub use error::{Error, Lack};
 pub use events::EventChannels;
 pub use foreign::{Copy, CopyStatus, Direction, ForeignMemory, LocalBuffer, MappedPages};
 pub use ids::{Access, DomId, GrantRef, Port};

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt::{set_socket_timeout, Timeout};
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 
-use crate::Error;
+use crate::{Error, Lack};
 
 /// How long a connection may take to be accepted into the queue of the listener.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -41,11 +41,13 @@ fn refused(socket: &Path, errno: Errno) -> Error {
     let wanted = format!("A connection to {}", socket.display());
     match errno {
         Errno::NOENT | Errno::NOTDIR => Error::Unavailable {
+            lack: Lack::Here,
             wanted,
             found: "there is no such socket".into(),
             hint: "start the service first, or correct the path".into(),
         },
         Errno::CONNREFUSED => Error::Unavailable {
+            lack: Lack::Here,
             wanted,
             found: "nobody listens there any more".into(),
             hint: "start the service again".into(),

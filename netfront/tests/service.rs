@@ -134,6 +134,21 @@ fn the_manager_hears_that_it_is_connected_that_it_lives_that_it_reloads_and_that
 }
 
 #[test]
+fn a_driver_that_is_told_to_stop_tells_the_manager_before_its_goodbye() {
+    let world = World::new();
+    let driver = world.start(&world.configuration(""), &[]);
+    world.told("READY=1");
+    let stop = Command::new(env!("CARGO_BIN_EXE_netfront"))
+        .args(["stop", "--sim"])
+        .arg(world.path("xen"))
+        .output()
+        .unwrap();
+    assert!(stop.status.success(), "{stop:?}");
+    world.told("STOPPING=1");
+    driver.log();
+}
+
+#[test]
 fn a_mistake_in_the_file_stops_the_start_and_leaves_a_running_driver_as_it_is() {
     let world = World::new();
     let failed = world.start(&world.configuration("dead-line = 5\n"), &[]);

@@ -44,7 +44,7 @@ guest_must front_limit_unlocked
 guest_must "front_limit 1"
 guest_must front_limit_locked
 guest front_refused >"$RESULTS/refused.txt"
-check "exit status of run with a limit of 1 page" 1 $?
+check "exit status of run with a limit of 1 page" 78 $?
 cat "$RESULTS/refused.txt"
 grep -q 'xen_gntalloc/parameters/limit' "$RESULTS/refused.txt" || fail "run with a limit of 1 page: wanted the name of the limit, found: $(tail -n 1 "$RESULTS/refused.txt")"
 saw "a limit of 1: says what to raise"

@@ -16,10 +16,11 @@ step() {
     shift
     export GUEST_DEADLINE=100
     guest "$@"
-    status=$?
+    # Not `status`: that is a variable of `guest`, which the next one sets.
+    ended=$?
     unset GUEST_DEADLINE
     guest front_log >"$RESULTS/netfront.log"
-    [ "$status" = 0 ] || fail "in the guest, '$*' ended with $status: see log.txt"
+    [ "$ended" = 0 ] || fail "in the guest, '$*' ended with $ended: see log.txt"
 }
 
 step "taken over under a session" 'session_start 20 && take_over && hang_up && netfront confirm --vif 0 && session_end'
@@ -30,10 +31,11 @@ step "given back under a session" 'session_start 15 && stop && same_as_before &&
 guest cat /run/lab/session.txt >"$RESULTS/session-give-back.txt"
 saw "and through the giving back; eth0 is what it was"
 step "not confirmed" 'take_over --confirm-within 5 && ended_with 75 && same_as_before'
+step "the driver stands still" 'take_over --confirm-within 5 && driver_stopped && same_as_before'
 step "the driver is killed" 'take_over --confirm-within 0 && driver_killed && same_as_before'
 step "the guardian is killed" 'take_over && guardian_killed && same_as_before'
 step "both are killed" 'take_over && both_killed && same_as_before'
-saw "back by itself: not confirmed, driver killed, guardian killed; both killed: reset and give"
+saw "back by itself: not confirmed, driver stopped with SIGSTOP, driver killed, guardian killed; both killed: reset and give"
 ping_both 5
 tcp_both 2
 check "lines of level warning or above in the guest's log" none "$(guest kernel_warnings)"

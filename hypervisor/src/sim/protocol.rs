@@ -16,7 +16,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketType,
 };
 
-use crate::{unix, DomId, Error, Port};
+use crate::{unix, DomId, Error, Lack, Port};
 
 /// How long the simulated Xen may take to answer.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -201,6 +201,7 @@ impl Answered {
                 found: format!("{:?} to a question that should be right", self.status),
             }),
             Status::Exhausted => Err(Error::Unavailable {
+                lack: Lack::Here,
                 wanted: "A resource of the simulated Xen".into(),
                 found: "it has no descriptors or memory left".into(),
                 hint: "raise its limit of open files, or close channels".into(),

@@ -157,6 +157,7 @@ fn open_xenstore_rs(socket: Option<PathBuf>) -> Result<Box<dyn Store>, Error> {
 #[cfg(not(feature = "xenstore-rs"))]
 fn open_xenstore_rs(_socket: Option<PathBuf>) -> Result<Box<dyn Store>, Error> {
     Err(Error::Unavailable {
+        lack: crate::Lack::Here,
         wanted: "The store client xenstore-rs".into(),
         found: "it was left out of this build".into(),
         hint: "use the native client, or build with the feature `xenstore-rs`".into(),

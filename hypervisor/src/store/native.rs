@@ -12,12 +12,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use super::connection::{text, Connection};
 use super::transaction::Transaction;
 use super::wire::{self, Kind, Message};
 use super::{Permission, Store, WatchEvent};
-use crate::{unix, Error};
+use crate::{unix, Error, Lack};
 
 const SOCKETS: [&str; 2] = ["/run/xenstored/socket", "/var/run/xenstored/socket"];
 const DEVICES: [&str; 2] = ["/dev/xen/xenbus", "/proc/xen/xenbus"];
@@ -39,15 +40,21 @@ impl NativeStore {
                 return Ok(store);
             }
         }
-        let mut found = Vec::new();
+        let (mut lack, mut found) = (Lack::Setting, Vec::new());
         for device in DEVICES {
             let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
             match rustix::fs::open(device, flags, Mode::empty()) {
                 Ok(file) => return Self::from_fd(file),
-                Err(error) => found.push(format!("{device}: {error}")),
+                Err(error) => {
+                    if error == Errno::ACCESS || error == Errno::PERM {
+                        lack = Lack::Rights;
+                    }
+                    found.push(format!("{device}: {error}"));
+                }
             }
         }
         Err(Error::Unavailable {
+            lack,
             wanted: "The store of Xen".into(),
             found: found.join(", "),
             hint: "run inside a Xen domain, with the right to read and write /dev/xen/xenbus"

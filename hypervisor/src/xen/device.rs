@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rustix::process::{getegid, geteuid, getgroups};
 
-use crate::Error;
+use crate::{Error, Lack};
 
 /// What the kernel says of this domain's rights: "control_d" in dom0, nothing in a guest.
 const CAPABILITIES: &str = "proc/xen/capabilities";
@@ -57,6 +57,7 @@ impl Device {
         let wanted = format!("/{}", self.path());
         match source.kind() {
             io::ErrorKind::NotFound => Error::Unavailable {
+                lack: Lack::Setting,
                 wanted,
                 found: "there is no such device node".into(),
                 hint: format!(
@@ -65,6 +66,7 @@ impl Device {
                 ),
             },
             io::ErrorKind::PermissionDenied => Error::Unavailable {
+                lack: Lack::Rights,
                 wanted,
                 found: rights(&node),
                 hint: "run this as root, or give the node to a group of this user by a udev rule"
@@ -73,6 +75,7 @@ impl Device {
             // The node is there but its driver is not, as after `mknod` on a machine without Xen.
             _ if matches!(source.raw_os_error(), Some(NO_DEVICE | NO_ADDRESS)) => {
                 Error::Unavailable {
+                    lack: Lack::Setting,
                     wanted,
                     found: "the node is there but no driver stands behind it".into(),
                     hint: format!(
@@ -125,6 +128,7 @@ fn check_under(root: &Path) -> Result<(), Error> {
         || root.join("dev/xen/xenbus").exists();
     if !is_xen {
         return Err(Error::Unavailable {
+            lack: Lack::Here,
             wanted: "Xen".into(),
             found: match hypervisor.trim() {
                 "" => "this machine is no Xen domain (/sys/hypervisor/type is not there)".into(),
@@ -137,6 +141,7 @@ fn check_under(root: &Path) -> Result<(), Error> {
     match fs::metadata(&node) {
         Ok(found) if found.file_type().is_char_device() => Ok(()),
         Ok(_) => Err(Error::Unavailable {
+            lack: Lack::Setting,
             wanted: format!("/{}", Device::Evtchn.path()),
             found: "something that is no device node".into(),
             hint: "remove it and load the kernel module xen-evtchn".into(),
@@ -153,6 +158,7 @@ pub(super) fn check_control_domain() -> Result<(), Error> {
 fn check_control_domain_under(root: &Path) -> Result<(), Error> {
     match fs::read_to_string(root.join(CAPABILITIES)) {
         Ok(text) if !text.contains("control_d") => Err(Error::Unavailable {
+            lack: Lack::Here,
             wanted: "The list of domains".into(),
             found: format!("this domain is not dom0 (/{CAPABILITIES} does not say control_d)"),
             hint: "run this in dom0".into(),
@@ -253,6 +259,24 @@ mod tests {
             text.contains("/dev/xen/evtchn") && text.contains("modprobe xen-evtchn"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn what_is_missing_is_told_by_its_kind_so_that_a_program_can_say_who_mends_it() {
+        let lack = |error: Error| match error {
+            Error::Unavailable { lack, .. } => Some(lack),
+            _ => None,
+        };
+        let refused = |kind: io::ErrorKind| lack(Device::Gntalloc.refused(kind.into()));
+        assert_eq!(refused(io::ErrorKind::NotFound), Some(Lack::Setting));
+        assert_eq!(refused(io::ErrorKind::PermissionDenied), Some(Lack::Rights));
+        let no_driver = io::Error::from_raw_os_error(NO_DEVICE);
+        assert_eq!(lack(Device::Evtchn.refused(no_driver)), Some(Lack::Setting));
+        assert_eq!(refused(io::ErrorKind::OutOfMemory), None);
+        let check = |files: &[(&str, &str)]| lack(check_under(root(files).path()).unwrap_err());
+        assert_eq!(check(&[]), Some(Lack::Here));
+        let xen = [("sys/hypervisor/type", "xen\n")];
+        assert_eq!(check(&xen), Some(Lack::Setting));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use super::device;
 use super::library::{DomainRecord, Machine};
 use crate::counters::add;
-use crate::{Counters, DomId, DomainInfo, Error};
+use crate::{Counters, DomId, DomainInfo, Error, Lack};
 
 /// Every domain of the machine, in the order of their numbers.
 pub(crate) fn list(counters: &Arc<Counters>) -> Result<Vec<DomainInfo>, Error> {
@@ -52,6 +52,7 @@ fn refused(source: io::Error) -> Error {
         _ => return Error::system("ask the hypervisor for the list of domains", source),
     };
     Error::Unavailable {
+        lack: Lack::Here,
         wanted: "The list of domains".into(),
         found: found.into(),
         hint: hint.into(),

@@ -18,7 +18,7 @@ use xen_sys::toollog::{__va_list_tag, xentoollog_level, xentoollog_logger};
 use xen_sys::{Library, LoadError};
 
 use super::device::Device;
-use crate::{Access, DomId, Error, GrantRef, Port};
+use crate::{Access, DomId, Error, GrantRef, Lack, Port};
 
 /// What the hypervisor says of one domain.
 pub(super) type DomainRecord = xc_domaininfo_t;
@@ -42,7 +42,13 @@ pub(super) fn event_channel() -> Result<&'static EventChannel, Error> {
 fn control() -> Result<&'static Control, Error> {
     static TABLE: OnceLock<Control> = OnceLock::new();
     loaded(&TABLE).map_err(|error| match error {
-        Error::Unavailable { wanted, found, .. } => Error::Unavailable {
+        Error::Unavailable {
+            lack,
+            wanted,
+            found,
+            ..
+        } => Error::Unavailable {
+            lack,
             wanted,
             found,
             hint: format!(
@@ -82,6 +88,7 @@ fn loaded<L: Library>(table: &'static OnceLock<L>) -> Result<&'static L, Error> 
             ),
         };
         Error::Unavailable {
+            lack: Lack::Setting,
             wanted: format!("The library {}", L::SONAME),
             found,
             hint,

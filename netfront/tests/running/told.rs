@@ -86,5 +86,5 @@ fn stop_ends_the_driver_in_order_and_later_commands_say_that_none_runs() {
         assert!(errors.contains("no netfront runs here"), "{errors}");
     }
     let named = world.command(&["status", "--vif", "0"]);
-    assert_eq!(named.status.code(), Some(1), "{named:?}");
+    assert_eq!(named.status.code(), Some(69), "{named:?}");
 }

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use super::peers::Peers;
-use crate::{sim, unix, DomId, Error};
+use crate::{sim, unix, DomId, Error, Lack};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 64;
@@ -149,6 +149,7 @@ fn lock(socket: &Path) -> Result<(PathBuf, File), Error> {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
                 return Err(Error::Unavailable {
+                    lack: Lack::Here,
                     wanted: format!("The socket {}", socket.display()),
                     found: "another simulated Xen serves there".into(),
                     hint: "use that one, stop it, or choose another path".into(),

@@ -21,7 +21,7 @@ use tokio::runtime::Runtime;
 use tokio::time::timeout;
 use xenstore_rs::tokio::XsTokio;
 
-use crate::{unix, Error};
+use crate::{unix, Error, Lack};
 
 const VARIABLE: &str = "XENSTORED_PATH";
 const DEVICE: &str = "/dev/xen/xenbus";
@@ -41,6 +41,10 @@ pub(super) fn dial(
     let _lock = ENVIRONMENT.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(socket) = socket.or_else(|| env::var_os(VARIABLE).map(PathBuf::from)) else {
         return connect(runtime, deadline)?.map_err(|source| Error::Unavailable {
+            lack: match source.kind() {
+                io::ErrorKind::PermissionDenied => Lack::Rights,
+                _ => Lack::Setting,
+            },
             wanted: "The store of Xen".into(),
             found: format!("no store listens on /run/xenstored/socket, and {DEVICE}: {source}"),
             hint: format!("run inside a Xen domain, with the right to read and write {DEVICE}"),
@@ -61,6 +65,7 @@ pub(super) fn dial(
         .map_err(|source| Error::system(format!("connect to {}", socket.display()), source))?;
     if open_files_named(Path::new(DEVICE))? > before {
         return Err(Error::Unavailable {
+            lack: Lack::Here,
             wanted: format!("The store at {}", socket.display()),
             found: "it went away while it was connected to, and the real one was opened".into(),
             hint: "nothing was written; start the service at that socket again".into(),

@@ -19,7 +19,8 @@ use crate::takeover::confirm::Confirm;
     propagate_version = true,
     after_help = "Start with `netfront demo` on any machine, with `netfront probe` in a Xen guest.\n\n\
 Exit codes: 0 all went well, 1 something failed, 2 wrong usage, 69 not possible on this machine or as it is now, 75 a \
-take-over that nobody confirmed, 77 this user may not, 78 a module, a limit or another setting is missing."
+take-over that nobody confirmed, 76 told to end, it ended, but the backend did not let go, 77 this user may not, 78 a \
+module, a limit or another setting is missing."
 )]
 pub struct Cli {
     /// Say more (-v: debug, -vv: trace).
@@ -52,8 +53,11 @@ netfront run --vif 0 --take-over         the vif of an interface that is in use,
 A vif that the kernel's own driver has is refused, unless --take-over: then the TAP gets the name, MAC, MTU, addresses, \
 routes and neighbours of its interface, and the kernel's driver gets the vif back with all that at the end: on SIGINT or \
 SIGTERM, if it cannot connect, if this process or its child is killed, and if `netfront confirm` does not come within \
-60 s (exit code 75). Not moved: traffic control, XDP programs, settings below /proc/sys/net; an interface below a \
-bridge, a bond or a VLAN is refused. A DHCP client that watches the interface may have to be started again.\n\n\
+60 s (exit code 75); a driver that stands still then is killed. Refused, with the command that takes it down: an \
+interface that is part of a bridge, a bond or a VRF, that VLANs or tunnels are built on, or that has an XDP program or \
+filters of clsact or ingress. Not moved: queueing disciplines of its own (a warning names them), settings below \
+/proc/sys/net, rules of nftables by its number (iif, oif; those by name stay). A DHCP client that watches the \
+interface may have to be started again.\n\n\
 SIGINT and SIGTERM end it cleanly.")]
     Run(Box<Run>),
     /// Show the counters of a running driver.
@@ -75,7 +79,7 @@ if it is built in: initcall_blacklist=netif_init), which leaves it all vifs.")]
     /// Give a vif back to the kernel's driver.
     #[command(after_help = "Example:\n  netfront give --vif 1\n\n\
 Also after a crash: what a dead driver left behind is closed first, and the interface gets back what a take-over moved \
-away. A driver that runs must be stopped before.")]
+away; what the kernel refuses of that is named and kept for another attempt. A driver that runs must be stopped before.")]
     Give(Give),
     /// Look whether a vif could be used here, say what is missing and what mends it.
     #[command(after_help = "Examples:\n  \

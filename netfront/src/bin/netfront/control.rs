@@ -12,29 +12,30 @@
 //! | `process` | what this process takes of the machine |
 //! | `message` | a line, and a file that comes with it |
 //! | `find` | the drivers that run here |
+//! | `lock` | one driver a vif, whatever their sockets |
 
 mod find;
+mod lock;
 mod message;
 mod process;
 mod report;
 mod requests;
 
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{flock, FlockOperation};
-use rustix::io::Errno;
 use serde_json::{json, Value};
 
 use crate::failure::Failure;
 use crate::ground::control_socket;
 
 pub use find::{Place, Which};
+pub use lock::{hold, holder, Holder};
 pub use message::{read_line, send_line};
 pub use process::started;
 pub use report::{mac_text, Subject};
@@ -76,46 +77,12 @@ pub fn claim(path: &Path) -> Result<(), Failure> {
     }
 }
 
-/// Holds a vif of the real Xen against other netfronts, whatever their control sockets, until the value is dropped
-/// or the process ends.
-pub fn hold(vif: u32) -> Result<fs::File, Failure> {
-    let path = lock_path(vif);
-    let failed = |what: &str| Failure::io(format!("{what} {}", path.display()));
-    if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory).map_err(failed("creating the directory of"))?;
-    }
-    // Another user's `netfront give` may have made it: to lock it, reading is enough.
-    let file = fs::File::open(&path)
-        .or_else(|_| fs::File::create(&path))
-        .map_err(failed("creating"))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(Errno::WOULDBLOCK) => Err(Failure::NotHere(format!(
-            "another netfront drives vif {vif} ({} is locked): two drivers of one vif would fight; end it first",
-            path.display()
-        ))),
-        Err(error) => Err(failed("locking")(error.into())),
-    }
-}
-
-/// The same on either ground: a simulated Xen has no locks, but a driver on it answers at its socket.
+/// No driver but one's own: a simulated Xen has no locks, but a driver on it answers at its socket.
 pub fn alone(sim: Option<&Path>, vif: u32) -> Result<Option<fs::File>, Failure> {
     match sim {
         Some(_) => claim(&control_socket(sim, vif)).map(|()| None),
         None => hold(vif).map(Some),
     }
-}
-
-/// True if another netfront drives this vif of the real Xen, as far as this user can see.
-pub fn is_held(vif: u32) -> bool {
-    let Ok(file) = fs::File::open(lock_path(vif)) else {
-        return false;
-    };
-    flock(&file, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
-}
-
-fn lock_path(vif: u32) -> PathBuf {
-    format!("/run/netfront/vif{vif}.lock").into()
 }
 
 /// Answers at `path` from a thread of its own.
@@ -165,11 +132,20 @@ pub fn ask(path: &Path, request: &Value) -> std::io::Result<Value> {
 
 /// Asks a driver, and takes an answer that says `error` for a failure.
 pub fn order(path: &Path, command: &str) -> Result<Value, Failure> {
-    let reply = ask(path, &json!({ "command": command })).map_err(Failure::io(format!(
-        "asking at {} (is `netfront run` up?)",
-        path.display()
-    )))?;
+    let reply = ask(path, &json!({ "command": command }))
+        .map_err(unanswered(path, "is `netfront run` up?"))?;
     accepted(reply)
+}
+
+/// For `map_err`: nobody answers at `path`. That nobody is there is no failure of anything.
+pub fn unanswered(path: &Path, question: &str) -> impl FnOnce(std::io::Error) -> Failure {
+    let what = format!("asking at {} ({question})", path.display());
+    move |error| match error.kind() {
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
+            Failure::NotHere(format!("{what}: {error}"))
+        }
+        _ => Failure::io(what)(error),
+    }
 }
 
 /// An answer that says `error` is a failure.

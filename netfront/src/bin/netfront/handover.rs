@@ -16,10 +16,14 @@ use crate::failure::Failure;
 use crate::ground::{domain, store};
 use crate::output::say;
 use crate::sysfs::{Interface, Vif};
-use crate::takeover::{self, Saved};
+use crate::takeover::{self, Restored};
 
 /// How often the kernel's progress is looked at.
 const TICK: Duration = Duration::from_millis(20);
+/// Attempts to put back what a take-over saved.
+const ATTEMPTS: u32 = 3;
+/// Between two of them.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// Takes the vif from the kernel's driver.
 pub fn take(args: &Take) -> Result<(), Failure> {
@@ -34,6 +38,12 @@ pub fn take(args: &Take) -> Result<(), Failure> {
             "{name} is up, so somebody may be using it, an ssh session for one: `ip link set {name} down` first, \
              or --force; `netfront run --vif {} --take-over` moves all that it has to the TAP instead",
             args.vif
+        )));
+    }
+    if vif.interface_is_elsewhere() && !args.force {
+        return Err(Failure::NotHere(format!(
+            "the interface of {} is in another network namespace, where somebody may be using it: --force takes it away",
+            vif.name()
         )));
     }
     vif.unbind(Duration::from_secs(args.deadline))
@@ -66,43 +76,46 @@ pub struct Given {
     pub text: String,
 }
 
-/// Gives the vif to the kernel's driver, waits until that is connected, and puts back what a take-over saved.
+/// Gives the vif to the kernel's driver, waits until that is connected, and puts back what a take-over saved. Where the
+/// kernel's driver has it already, an earlier attempt may have failed half way: the rest is done and looked at all the same.
 ///
 /// # Errors
 /// When another netfront drives the vif, or the backend or the kernel does not do its part in time.
 pub fn give_back(ground: &Ground, number: u32, deadline: Duration) -> Result<Given, Failure> {
-    let vif = known(number)?;
-    let sim = ground.sim.as_deref();
-    if let Some(driver) = vif.driver() {
-        let text = format!("the kernel's driver {driver} has it");
-        if Saved::path(sim, number).exists() {
-            // Whoever gave it back did not live to restore what its interface had.
-            let _held = control::alone(sim, number)?;
-            let mut connection = connection(ground, number)?;
-            connection.look(deadline)?;
-            let connected = wait_connected(&vif, &mut connection, deadline);
-            let given = restored(ground, &vif, number, text)?;
-            return connected.map(|()| given);
-        }
-        let interface = vif.interface().map(|interface| interface.name);
-        return Ok(Given { interface, text });
-    }
+    give_to_kernel(&known(number)?, ground, number, deadline)
+}
+
+fn give_to_kernel(
+    vif: &Vif,
+    ground: &Ground,
+    number: u32,
+    deadline: Duration,
+) -> Result<Given, Failure> {
     // A driver of ours that runs would be cut off, and would take the vif back.
-    let _held = control::alone(sim, number)?;
+    let _held = control::alone(ground.sim.as_deref(), number)?;
     let mut connection = connection(ground, number)?;
-    connection.hand_over(deadline)?;
-    if !vif.driver_is_loaded() {
-        vif.load_driver(deadline)?;
-    }
-    vif.bind(deadline)
-        .map_err(|failure| hint(failure, number))?;
-    let connected = wait_connected(&vif, &mut connection, deadline);
+    let has = match vif.driver() {
+        Some(driver) => {
+            connection.look(deadline)?;
+            format!("the kernel's driver {driver} has it")
+        }
+        None => {
+            connection.hand_over(deadline)?;
+            if !vif.driver_is_loaded() {
+                vif.load_driver(deadline)?;
+            }
+            vif.bind(deadline)
+                .map_err(|failure| hint(failure, number))?;
+            "the kernel's driver has it again".into()
+        }
+    };
+    let connected = wait_connected(vif, &mut connection, deadline);
     // An interface that is not connected yet gets its addresses all the same: the backend may only be slow.
     let text = match vif.interface() {
-        Some(interface) => format!("the kernel's driver has it again, as {}", interface.name),
-        None => "the kernel's driver has it again".into(),
+        Some(interface) => format!("{has}, as {}", interface.name),
+        None => has,
     };
-    let given = restored(ground, &vif, number, text)?;
+    let given = restored(ground, vif, number, text)?;
     connected.map(|()| given)
 }
 
@@ -117,17 +130,30 @@ fn connection(ground: &Ground, number: u32) -> Result<Connection, Failure> {
 /// Puts back what a take-over saved, if one did and there is an interface.
 fn restored(ground: &Ground, vif: &Vif, number: u32, text: String) -> Result<Given, Failure> {
     let name = || vif.interface().map(|interface| interface.name);
-    let restored = match name() {
-        Some(name) => takeover::restore(ground.sim.as_deref(), number, &name)?,
-        None => None,
+    let mut attempt = 1;
+    let restored = loop {
+        // Asked again each time: it may have got its old name back.
+        let Some(name) = name() else {
+            break Restored::Nothing;
+        };
+        match takeover::restore(ground.sim.as_deref(), number, &name)? {
+            // A route may have to wait for an address, or for what somebody else is doing with the interface.
+            Restored::Partly(_) if attempt < ATTEMPTS => {
+                attempt += 1;
+                std::thread::sleep(PAUSE);
+            }
+            restored => break restored,
+        }
     };
     let text = match restored {
-        Some(restored) => format!("{text}; {restored}"),
-        None => text,
+        Restored::Nothing => text,
+        Restored::All(restored) => format!("{text}; {restored}"),
+        Restored::Partly(left) => return Err(Failure::Verdict(format!("{text}; {left}"))),
     };
-    // Asked again: it may have got its old name back.
-    let interface = name();
-    Ok(Given { interface, text })
+    Ok(Given {
+        interface: name(),
+        text,
+    })
 }
 
 fn known(number: u32) -> Result<Vif, Failure> {
@@ -187,5 +213,80 @@ fn tell(as_json: bool, vif: u32, state: &str, interface: Option<&str>, text: &st
         say!("{report:#}");
     } else {
         say!("vif {vif}: {text}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use netback_sim::{peer, Backend, BackendHandle, Config};
+    use netfront::hypervisor::sim::server::{self, Options, Running};
+    use netfront::hypervisor::DomId;
+    use netfront::Device;
+
+    use super::*;
+
+    /// A vif that the kernel's driver has as eth0, as far as sysfs says, and its backend on a simulated Xen.
+    struct World {
+        vif: Vif,
+        _backend: BackendHandle,
+        _back: Domain,
+        _server: Running,
+        folder: tempfile::TempDir,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().expect("a folder");
+            let device = folder.path().join("sys/bus/xen/devices/vif-0");
+            let driver = folder.path().join("sys/bus/xen/drivers/vif");
+            // A name that no interface of this machine has.
+            std::fs::create_dir_all(device.join("net/eth-of-test")).expect("a device");
+            std::fs::create_dir_all(&driver).expect("a driver");
+            std::os::unix::fs::symlink(&driver, device.join("driver")).expect("a link");
+            let socket = folder.path().join("xen");
+            let server = server::spawn(&socket, Options::new()).expect("a simulated Xen");
+            let back = Domain::simulated(&socket, DomId(0)).expect("a domain");
+            let config = Config::new(DomId(1), peer::Sink::default());
+            Self {
+                vif: Vif::under(folder.path(), 0),
+                _backend: Backend::start(&back, config).expect("a backend"),
+                _back: back,
+                _server: server,
+                folder,
+            }
+        }
+
+        fn ground(&self) -> Ground {
+            Ground {
+                sim: Some(self.socket()),
+                domid: 1,
+            }
+        }
+
+        fn socket(&self) -> PathBuf {
+            self.folder.path().join("xen")
+        }
+
+        fn give(&self, deadline: Duration) -> Result<Given, Failure> {
+            give_to_kernel(&self.vif, &self.ground(), 0, deadline)
+        }
+    }
+
+    #[test]
+    fn giving_again_what_the_kernel_could_not_connect_is_no_success() {
+        let world = World::new();
+        for _ in 0..2 {
+            let failure = world.give(Duration::from_millis(200)).err();
+            let text = failure.expect("it is not connected").to_string();
+            assert!(text.contains("wanted an interface and Connected"), "{text}");
+        }
+        // As the kernel's driver does, late.
+        let front = Domain::simulated(world.socket(), DomId(1)).expect("a domain");
+        let _device = Device::builder(0).connect(&front).expect("connected");
+        let given = world.give(Duration::from_secs(30)).expect("given");
+        assert_eq!(given.interface.as_deref(), Some("eth-of-test"));
+        assert!(given.text.contains("driver vif has it"), "{}", given.text);
     }
 }

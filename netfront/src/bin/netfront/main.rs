@@ -81,7 +81,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            tracing::error!("{failure}");
+            tracing::error!("{}", failure.told());
             ExitCode::from(failure.code())
         }
     }

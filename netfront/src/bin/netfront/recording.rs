@@ -16,7 +16,7 @@ use netfront::watch::{Limits, Watch, WHOLE};
 use serde_json::Value;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::control::{accepted, read_line, send_line, Which};
+use crate::control::{accepted, read_line, send_line, unanswered, Which};
 use crate::failure::Failure;
 use crate::orders::one;
 
@@ -24,10 +24,8 @@ use crate::orders::one;
 /// it says of it.
 pub fn into(path: &Path, which: &Which, question: &Value) -> Result<Value, Failure> {
     let place = one(which)?;
-    let socket = UnixStream::connect(&place.socket).map_err(Failure::io(format!(
-        "asking at {} (is `netfront run` up?)",
-        place.socket.display()
-    )))?;
+    let socket = UnixStream::connect(&place.socket)
+        .map_err(unanswered(&place.socket, "is `netfront run` up?"))?;
     let stdout = std::io::stdout();
     let created;
     let file = if path.as_os_str() == "-" {

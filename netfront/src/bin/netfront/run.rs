@@ -16,7 +16,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use crate::args::{QueueOptions, Run};
 use crate::config::Loaded;
 use crate::control::{self, Subject};
-use crate::failure::Failure;
+use crate::failure::{code, Failure};
 use crate::ground::{control_socket, domain};
 use crate::logging;
 use crate::manager::Manager;
@@ -92,6 +92,7 @@ pub fn drive(mut args: Run, taken: Option<&Arc<Taken>>) -> Result<(), Failure> {
         queue: args.queue.config(),
         wants: args.queue.wants(),
         confirmation: taken.map(|taken| Arc::clone(&taken.confirmation)),
+        ringer: bell.ringer()?,
     });
     let capture = args
         .capture
@@ -161,7 +162,21 @@ pub fn drive(mut args: Run, taken: Option<&Arc<Taken>>) -> Result<(), Failure> {
     if args.json {
         say!("{:#}", subject.report());
     }
-    Ok(done?)
+    match done {
+        Err(error) if service.stopping() => Err(not_in_order(error.into())),
+        done => Ok(done?),
+    }
+}
+
+/// Whoever told the driver to end does not want it started again, which a service manager does after a mere failure.
+fn not_in_order(failure: Failure) -> Failure {
+    let text = format!(
+        "told to end, it ended, but not in order: {}; its pages are freed, and the next start or `netfront reset` \
+         closes what is left",
+        failure.told()
+    );
+    let code = code::NO_GOODBYE;
+    Failure::Class { code, text }
 }
 
 /// Reads the configuration file again, takes what can be changed while packets pass, and names the rest.
@@ -215,6 +230,8 @@ enum Woken {
 /// and when it ends, in whatever way, its end is closed.
 struct Bell {
     signals: UnixStream,
+    /// The other end, for who rings without a signal.
+    ringer: UnixStream,
     hangups: UnixStream,
     /// Kept, or the other end would seem to have been closed.
     _hangup: UnixStream,
@@ -242,11 +259,19 @@ impl Bell {
         }
         let bell = Self {
             signals,
+            ringer,
             hangups,
             _hangup: hangup,
             thread,
         };
         Ok((bell, held))
+    }
+
+    /// Whoever writes to it has the driver end, as SIGTERM does.
+    fn ringer(&self) -> Result<UnixStream, Failure> {
+        self.ringer
+            .try_clone()
+            .map_err(Failure::io("copying a socket"))
     }
 
     fn wait(&self, timeout: Option<Duration>) -> Result<Woken, Failure> {

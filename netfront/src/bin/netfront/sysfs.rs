@@ -33,7 +33,8 @@ impl Vif {
         Self::under(Path::new("/"), vif)
     }
 
-    fn under(root: &Path, vif: u32) -> Self {
+    /// The same where another folder stands for `/`.
+    pub fn under(root: &Path, vif: u32) -> Self {
         Self {
             root: root.join("sys"),
             name: format!("vif-{vif}"),
@@ -79,6 +80,12 @@ impl Vif {
             name: entry.file_name().to_string_lossy().into(),
             up: flags & UP != 0,
         })
+    }
+
+    /// True if the kernel's driver has made an interface that cannot be seen from this network namespace.
+    pub fn interface_is_elsewhere(&self) -> bool {
+        // The folder comes with the first interface and goes with the last; what is in it is shown by namespace.
+        self.device().join("net").is_dir() && self.interface().is_none()
     }
 
     /// Says whether the kernel's own driver has the vif, and how to take it from there. To connect it all
@@ -234,6 +241,17 @@ mod tests {
         assert!(interface("0x1003\n").up);
         assert!(!interface("0x1002\n").up);
         assert!(!interface("nonsense").up);
+    }
+
+    #[test]
+    fn an_interface_in_another_network_namespace_is_told_from_one_that_was_not_made_yet() {
+        let (root, vif) = bound("0x1003\n");
+        assert!(!vif.interface_is_elsewhere());
+        let net = root.path().join("sys/bus/xen/devices/vif-0/net");
+        fs::remove_dir_all(net.join("eth0")).expect("hidden");
+        assert!(vif.interface_is_elsewhere());
+        fs::remove_dir(&net).expect("removed");
+        assert!(!vif.interface_is_elsewhere());
     }
 
     #[test]

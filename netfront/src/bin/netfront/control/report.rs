@@ -1,5 +1,7 @@
 //! The answers to `stats` and `status`.
 
+use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::Instant;
@@ -28,9 +30,19 @@ pub struct Subject {
     pub wants: Wants,
     /// Of a take-over: whether it was confirmed.
     pub confirmation: Option<Arc<Confirmation>>,
+    /// Wakes the main thread as SIGTERM does.
+    pub ringer: UnixStream,
 }
 
 impl Subject {
+    /// Ends the driver as SIGTERM does: the main thread tells the service manager first, which would otherwise take a
+    /// long goodbye for a driver that stands still.
+    pub fn stop(&self) {
+        if (&self.ringer).write_all(b"s").is_err() {
+            self.service.stop();
+        }
+    }
+
     /// The counters and the state of the vif, as they are now. Asks nobody.
     pub fn report(&self) -> Value {
         let counters = named(self.service.stats().snapshot());

@@ -104,7 +104,7 @@ const REQUESTS: [Request; 9] = [
         name: "stop",
         what: "say goodbye to the backend and end",
         answer: |_, asked, subject| {
-            subject.service.stop();
+            subject.stop();
             now(asked, done(subject))
         },
     },

@@ -14,7 +14,7 @@ use super::mend::Fix;
 /// gntalloc's limit of pages, for all processes together.
 const LIMIT: &str = "/sys/module/xen_gntalloc/parameters/limit";
 /// With fewer pages than this no queue is worth its name: two rings and the smallest pools.
-const LEAST_PAGES: usize = 2 + 2 * 32;
+pub const LEAST_PAGES: usize = 2 + 2 * 32;
 
 /// A device node, and what brings it.
 #[derive(Debug)]

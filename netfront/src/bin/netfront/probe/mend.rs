@@ -46,9 +46,20 @@ impl Fix {
             Self::Parameter(path, value) => fs::write(path, value.to_string()).map_err(
                 Failure::io(format!("writing {value} to {}", path.display())),
             )?,
-            Self::Take(vif) => Vif::new(*vif).unbind(DEADLINE)?,
+            Self::Take(vif) => take_idle(&Vif::new(*vif))?,
         }
         Ok(self.command())
+    }
+}
+
+/// Looked at again: somebody may have taken its interface up since it was found idle.
+fn take_idle(vif: &Vif) -> Result<(), Failure> {
+    match vif.interface() {
+        Some(interface) if !interface.up => vif.unbind(DEADLINE),
+        _ => Err(Failure::NotHere(format!(
+            "{} is not idle any more, and is left where it is",
+            vif.name()
+        ))),
     }
 }
 
@@ -64,4 +75,27 @@ fn program(name: &str, arguments: &[&str]) -> Result<(), Failure> {
     }
     let said = String::from_utf8_lossy(&output.stderr);
     Err(Failure::Verdict(format!("{what}: {}", said.trim())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interface_that_came_up_meanwhile_is_not_taken_away() {
+        let root = tempfile::tempdir().expect("a folder");
+        let net = root.path().join("sys/bus/xen/devices/vif-0/net/eth0");
+        let unbind = root.path().join("sys/bus/xen/drivers/vif/unbind");
+        for folder in [Some(net.as_path()), unbind.parent()].into_iter().flatten() {
+            fs::create_dir_all(folder).expect("a folder");
+        }
+        fs::write(&unbind, "").expect("a file");
+        let vif = Vif::under(root.path(), 0);
+        fs::write(net.join("flags"), "0x1003\n").expect("up");
+        assert!(take_idle(&vif).is_err());
+        assert_eq!(fs::read_to_string(&unbind).expect("text"), "");
+        fs::write(net.join("flags"), "0x1002\n").expect("down");
+        take_idle(&vif).expect("taken");
+        assert_eq!(fs::read_to_string(&unbind).expect("text"), "vif-0");
+    }
 }

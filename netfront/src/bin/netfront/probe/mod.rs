@@ -18,6 +18,7 @@ use crate::args::{Ground, Probe};
 use crate::failure::{code, Failure};
 use crate::output::say;
 use finding::{exit_code, Finding};
+pub use machine::LEAST_PAGES;
 
 /// A look at one thing. It may be done again, after something was mended.
 type Check<'a> = Box<dyn Fn() -> Vec<Finding> + 'a>;

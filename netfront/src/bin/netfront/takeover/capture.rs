@@ -1,12 +1,11 @@
 //! Reading everything that goes with an interface when its vif is taken.
 
-use std::fs;
 use std::net::IpAddr;
 
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol,
@@ -16,6 +15,12 @@ use netlink_packet_route::RouteNetlinkMessage as Message;
 use super::netlink::Netlink;
 use super::saved::{Entry, Link, Saved};
 use crate::failure::Failure;
+
+/// What an administrator may have switched on an interface. The others the kernel and the driver set.
+pub const FLAGS: LinkFlags = LinkFlags::Promisc
+    .union(LinkFlags::Allmulti)
+    .union(LinkFlags::Multicast)
+    .union(LinkFlags::Noarp);
 
 /// Reads what the interface `name` has, in this thread's network namespace, and changes nothing.
 ///
@@ -64,6 +69,20 @@ pub fn capture(vif: u32, name: &str) -> Result<Saved, Failure> {
             }
         }
     }
+    let mut question = NeighbourMessage::default();
+    question.header.flags = NeighbourFlags::Proxy;
+    let found = netlink
+        .list(Message::GetNeighbour(question))
+        .map_err(failed("the addresses answered for others"))?;
+    for message in found {
+        if let Message::NewNeighbour(message) = message {
+            let is_proxy = message.header.flags.contains(NeighbourFlags::Proxy);
+            if message.header.ifindex == index && is_proxy {
+                let text = format!("proxy for {}", neighbour_text(&message));
+                saved.neighbours.push(Entry::of(text, &message));
+            }
+        }
+    }
     Ok(saved)
 }
 
@@ -91,6 +110,7 @@ pub fn link(netlink: &mut Netlink, name: &str) -> Result<Link, Failure> {
         mtu: 0,
         queue_length: 0,
         up: message.header.flags.contains(LinkFlags::Up),
+        flags: Some((message.header.flags & FLAGS).bits()),
     };
     for attribute in &message.attributes {
         match attribute {
@@ -105,19 +125,6 @@ pub fn link(netlink: &mut Netlink, name: &str) -> Result<Link, Failure> {
         }
     }
     Ok(link)
-}
-
-/// Interfaces that stand on this one (VLANs, a bridge, a bond): they would go with it, or lose it.
-pub fn built_on(name: &str) -> Vec<String> {
-    let entries = fs::read_dir(format!("/sys/class/net/{name}"));
-    let names = entries
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.file_name());
-    names
-        .filter_map(|name| Some(name.to_str()?.strip_prefix("upper_")?.to_owned()))
-        .collect()
 }
 
 /// An address that was found to be somebody else's is not put back.

@@ -1,5 +1,7 @@
 //! `netfront confirm`: somebody can still reach the machine, so the take-over stays.
 
+use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -7,6 +9,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::{json, Value};
 
+use super::watch::{CONFIRMED, EXPIRED};
 use crate::control;
 use crate::failure::Failure;
 use crate::ground::control_socket;
@@ -43,6 +46,8 @@ enum Answer {
 pub struct Confirmation {
     answer: Mutex<Answer>,
     changed: Condvar,
+    /// Who ends this process if it does not end by itself.
+    guardian: Option<UnixStream>,
 }
 
 impl Confirmation {
@@ -52,6 +57,20 @@ impl Confirmation {
         Self {
             answer: Mutex::new(Answer::Open(end)),
             changed: Condvar::new(),
+            guardian: None,
+        }
+    }
+
+    /// Has the guardian at the other end of this socket know.
+    pub fn telling(mut self, guardian: Option<UnixStream>) -> Self {
+        self.guardian = guardian;
+        self
+    }
+
+    fn tell(&self, word: u8) {
+        if let Some(mut guardian) = self.guardian.as_ref() {
+            // A guardian that has gone is noticed where its words are waited for.
+            let _ = guardian.write_all(&[word]);
         }
     }
 
@@ -61,6 +80,8 @@ impl Confirmation {
         expire(&mut answer, now);
         if let Answer::Open(_) = *answer {
             *answer = Answer::Confirmed;
+            // Before anybody is told that it was in time.
+            self.tell(CONFIRMED);
         }
         self.changed.notify_all();
         *answer == Answer::Confirmed
@@ -104,7 +125,10 @@ impl Confirmation {
                     answer = waited.unwrap_or_else(PoisonError::into_inner).0;
                 }
                 Answer::Open(None) | Answer::Confirmed => return false,
-                Answer::Over => return true,
+                Answer::Over => {
+                    self.tell(EXPIRED);
+                    return true;
+                }
             }
         }
     }
@@ -139,12 +163,9 @@ pub fn confirm(args: &Confirm) -> Result<(), Failure> {
         .control
         .clone()
         .unwrap_or_else(|| control_socket(args.sim.as_deref(), args.vif));
-    let reply =
-        control::ask(&path, &json!({ "command": "confirm" })).map_err(Failure::io(format!(
-            "asking at {} (is `netfront run --vif {} --take-over` up?)",
-            path.display(),
-            args.vif
-        )))?;
+    let question = format!("is `netfront run --vif {} --take-over` up?", args.vif);
+    let reply = control::ask(&path, &json!({ "command": "confirm" }))
+        .map_err(control::unanswered(&path, &question))?;
     if let Some(error) = reply["error"].as_str() {
         return Err(Failure::NotHere(format!("vif {}: {error}", args.vif)));
     }
@@ -185,6 +206,26 @@ mod tests {
         assert!(confirmation.expired());
         confirmation.end();
         assert!(confirmation.expired());
+    }
+
+    #[test]
+    fn the_guardian_hears_that_it_was_confirmed_or_that_the_time_is_over() {
+        use std::io::Read;
+        let told = |within: Duration, confirm: bool| {
+            let (mut guardian, ours) = UnixStream::pair().expect("a pair");
+            let confirmation = Confirmation::new(Instant::now(), within).telling(Some(ours));
+            if confirm {
+                assert!(confirmation.confirm(Instant::now()));
+                assert!(confirmation.confirm(Instant::now()), "said twice, told once");
+            }
+            assert_eq!(confirmation.wait(), !confirm);
+            drop(confirmation);
+            let mut words = Vec::new();
+            guardian.read_to_end(&mut words).expect("words");
+            words
+        };
+        assert_eq!(told(MINUTE, true), [CONFIRMED]);
+        assert_eq!(told(Duration::from_millis(20), false), [EXPIRED]);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //! to be confirmed, and looks after the vif if its guardian is killed.
 
 use std::io::Read;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,9 +15,9 @@ use netfront::engine::Service;
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 
 use super::confirm::Confirmation;
-use super::guardian::STOP;
 use super::replay::replay;
 use super::saved::Saved;
+use super::watch::STOP;
 use crate::args::{Ground, Run};
 use crate::failure::{code, Failure};
 use crate::run;
@@ -41,7 +43,7 @@ pub fn run(mut args: Run) -> Result<(), Failure> {
     let within = Duration::from_secs(args.confirm_within);
     let taken = Arc::new(Taken {
         saved,
-        confirmation: Arc::new(Confirmation::new(Instant::now(), within)),
+        confirmation: Arc::new(Confirmation::new(Instant::now(), within).telling(guardian())),
         alone: AtomicBool::new(false),
     });
     let (ground, vif) = (args.ground.clone(), args.vif);
@@ -59,7 +61,13 @@ pub fn run(mut args: Run) -> Result<(), Failure> {
     done
 }
 
-/// Also where the driver failed before anybody watched: the other end of the pipe is closed.
+/// The guardian is at the other end of our standard input.
+fn guardian() -> Option<UnixStream> {
+    let socket = std::io::stdin().as_fd().try_clone_to_owned();
+    socket.ok().map(UnixStream::from)
+}
+
+/// Also where the driver failed before anybody watched: the other end of the socket is closed.
 fn guardian_is_gone() -> bool {
     let stdin = std::io::stdin();
     let mut fds = [PollFd::new(&stdin, PollFlags::IN)];

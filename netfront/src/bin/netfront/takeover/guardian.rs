@@ -1,18 +1,14 @@
 //! The process that takes the vif, has a child drive it, and gives it back when that ends, for whatever reason.
 
-use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
-use rustix::event::{poll, PollFd, PollFlags, Timespec};
-use rustix::process::{pidfd_open, Pid, PidfdFlags};
-use signal_hook::consts::{SIGINT, SIGTERM};
-
-use super::{capture, saved::Saved};
+use super::watch::{watch, End, Signals, Times};
+use super::{capture, saved::Saved, ties, Restored};
 use crate::args::Run;
 use crate::control;
 use crate::failure::{code, Failure};
@@ -20,8 +16,8 @@ use crate::handover;
 use crate::probe;
 use crate::sysfs::Vif;
 
-/// Tells the driver to stop, and that its guardian gives the vif back.
-pub const STOP: u8 = b's';
+/// How long the driver may be silent after the time to confirm: it says that it ends within moments.
+const GRACE: Duration = Duration::from_secs(10);
 /// Attempts to give the vif back: without it the machine may be out of reach.
 const ATTEMPTS: u32 = 5;
 /// Between two of them.
@@ -44,14 +40,17 @@ pub fn run(args: &Run) -> Result<(), Failure> {
         return Err(failure);
     }
     let ended = match signals.came() {
-        true => Ok(ExitStatus::from_raw(0)),
+        true => Ok(End {
+            status: ExitStatus::from_raw(0),
+            unconfirmed: false,
+        }),
         false => drive(args, &signals),
     };
     if let Err(failure) = &ended {
         tracing::error!("{failure}: giving the vif back");
     }
     give_back(args)?;
-    verdict(ended?)
+    verdict(&ended?)
 }
 
 /// Reads what the interface has, keeps it in a file, and has the kernel's driver let go of the vif.
@@ -67,6 +66,10 @@ fn take(args: &Run, path: &Path) -> Result<(), Failure> {
                 );
                 Ok(())
             }
+            _ if vif.interface_is_elsewhere() => Err(Failure::NotHere(format!(
+                "the interface of {} is in another network namespace, and is taken over from there only",
+                vif.name()
+            ))),
             _ => Err(Failure::NotHere(format!(
                 "the kernel's driver has made no interface of {}, so there is nothing to take over: `netfront run \
                  --vif {} --tap NAME` connects a free vif",
@@ -75,13 +78,20 @@ fn take(args: &Run, path: &Path) -> Result<(), Failure> {
             ))),
         };
     };
-    let above = super::capture::built_on(&interface.name);
-    if !above.is_empty() {
+    if path.exists() {
         return Err(Failure::NotHere(format!(
-            "{} is built on {}, which would go with it: take that down first",
-            above.join(", "),
-            interface.name
+            "{} holds what an earlier take-over moved away and could not put back: `netfront give --vif {}` tries \
+             again, and who does without it removes the file",
+            path.display(),
+            args.vif
         )));
+    }
+    let ties = ties::of(&interface.name)?;
+    if let Some(refusal) = ties.refusal() {
+        return Err(Failure::NotHere(refusal));
+    }
+    for lost in &ties.lost {
+        tracing::warn!("not moved from {}: {lost}", interface.name);
     }
     // What the driver would fail for is found out before anybody's session is touched.
     probe::ready(&args.ground)?;
@@ -109,62 +119,45 @@ fn take(args: &Run, path: &Path) -> Result<(), Failure> {
         (Err(failure), driver) => {
             if let (Some(_), Some(now)) = (driver, vif.interface()) {
                 // The kernel's driver has kept it: its interface is to be as it was.
-                super::restore(args.ground.sim.as_deref(), args.vif, &now.name)?;
+                let sim = args.ground.sim.as_deref();
+                if let Restored::Partly(left) = super::restore(sim, args.vif, &now.name)? {
+                    return Err(Failure::Verdict(format!("{failure}; {left}")));
+                }
             }
             Err(failure)
         }
     }
 }
 
-/// Starts the driver and waits for its end. Signals are passed on; who insists gets it killed.
-fn drive(args: &Run, signals: &Signals) -> Result<ExitStatus, Failure> {
+/// Starts the driver and waits for its end.
+fn drive(args: &Run, signals: &Signals) -> Result<End, Failure> {
     let exe = std::env::current_exe().map_err(Failure::io("finding this program"))?;
+    let failed = || Failure::io("starting the driver");
+    let (line, theirs) = UnixStream::pair().map_err(failed())?;
+    line.set_nonblocking(true).map_err(failed())?;
     let mut driver = Command::new(exe)
         .args(std::env::args_os().skip(1))
         .arg("--taken-over")
-        .stdin(Stdio::piped())
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
         // A group of its own: what a terminal or a shell sends to this one's is passed on in order.
         .process_group(0)
         .spawn()
-        .map_err(Failure::io("starting the driver"))?;
-    let mut pipe = driver.stdin.take();
-    let ended = watch(args, &mut driver, &mut pipe, signals);
+        .map_err(failed())?;
+    let times = Times {
+        word: match args.confirm_within {
+            0 => None,
+            seconds => Some(Instant::now() + Duration::from_secs(seconds) + GRACE),
+        },
+        // It has several steps, each with this deadline.
+        goodbye: Duration::from_secs(args.deadline.saturating_mul(3)),
+    };
+    let ended = watch(&mut driver, &line, &times, signals);
     if ended.is_err() {
         // Not watched, it must not go on: the vif is given back.
         let _ = driver.kill();
         let _ = driver.wait();
     }
     ended
-}
-
-fn watch(
-    args: &Run,
-    driver: &mut Child,
-    pipe: &mut Option<ChildStdin>,
-    signals: &Signals,
-) -> Result<ExitStatus, Failure> {
-    let failed = || Failure::io("waiting for the driver");
-    let pidfd = pidfd_open(Pid::from_child(driver), PidfdFlags::empty())
-        .map_err(|error| failed()(error.into()))?;
-    // The goodbye has several steps, each with this deadline.
-    let patience = Duration::from_secs(args.deadline.saturating_mul(3));
-    let mut stopping = false;
-    loop {
-        match signals.or(&pidfd, stopping.then_some(patience))? {
-            Woken::Ended => return driver.wait().map_err(failed()),
-            Woken::Signal if !stopping => {
-                stopping = true;
-                if let Some(pipe) = pipe {
-                    // A driver that has gone already is seen next.
-                    let _ = pipe.write_all(&[STOP]);
-                }
-            }
-            Woken::Signal | Woken::Timeout => {
-                tracing::error!("the driver did not stop: killing it");
-                driver.kill().map_err(failed())?;
-            }
-        }
-    }
 }
 
 fn give_back(args: &Run) -> Result<(), Failure> {
@@ -182,7 +175,8 @@ fn give_back(args: &Run) -> Result<(), Failure> {
             }
             Err(failure) => {
                 return Err(Failure::Verdict(format!(
-                "the vif could not be given back: {failure}. `netfront give --vif {}` tries again",
+                "the vif could not be given back as it was: {}. `netfront give --vif {}` tries again",
+                failure.told(),
                 args.vif
             )))
             }
@@ -191,8 +185,13 @@ fn give_back(args: &Run) -> Result<(), Failure> {
 }
 
 /// The driver has said what went wrong; here it gets its exit code.
-fn verdict(ended: ExitStatus) -> Result<(), Failure> {
-    let (code, how) = match (ended.code(), ended.signal()) {
+fn verdict(end: &End) -> Result<(), Failure> {
+    let status = end.status;
+    let (code, how) = match (status.code(), status.signal()) {
+        _ if end.unconfirmed => (
+            code::NOT_CONFIRMED,
+            "only when it was killed, since nobody had confirmed in time".into(),
+        ),
         (Some(0), _) => return Ok(()),
         (Some(code), _) => (
             u8::try_from(code).unwrap_or(code::FAILED),
@@ -205,47 +204,23 @@ fn verdict(ended: ExitStatus) -> Result<(), Failure> {
     Err(Failure::Class { code, text })
 }
 
-enum Woken {
-    Signal,
-    Ended,
-    Timeout,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// SIGINT and SIGTERM, as something to wait for.
-struct Signals(UnixStream);
-
-impl Signals {
-    fn new() -> Result<Self, Failure> {
-        let failed = || Failure::io("installing signal handlers");
-        let (signals, ringer) = UnixStream::pair().map_err(failed())?;
-        signals.set_nonblocking(true).map_err(failed())?;
-        for signal in [SIGINT, SIGTERM] {
-            let ringer = ringer.try_clone().map_err(failed())?;
-            signal_hook::low_level::pipe::register(signal, ringer).map_err(failed())?;
-        }
-        Ok(Self(signals))
-    }
-
-    /// True if one came since the last look.
-    fn came(&self) -> bool {
-        (&self.0).read(&mut [0; 16]).is_ok_and(|read| read > 0)
-    }
-
-    /// Waits for a signal or the end of a process.
-    fn or(&self, process: &OwnedFd, timeout: Option<Duration>) -> Result<Woken, Failure> {
-        let timeout = timeout.and_then(|time| Timespec::try_from(time).ok());
-        loop {
-            let mut fds = [
-                PollFd::new(process, PollFlags::IN),
-                PollFd::new(&self.0, PollFlags::IN),
-            ];
-            match poll(&mut fds, timeout.as_ref()) {
-                Ok(0) => return Ok(Woken::Timeout),
-                Ok(_) if !fds[0].revents().is_empty() => return Ok(Woken::Ended),
-                Ok(_) if self.came() => return Ok(Woken::Signal),
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(Failure::io("waiting for the driver")(error.into())),
-            }
-        }
+    #[test]
+    fn a_driver_that_had_to_be_killed_since_nobody_confirmed_ends_with_the_code_for_that() {
+        let verdict = |status, unconfirmed| {
+            let status = ExitStatus::from_raw(status);
+            let end = End {
+                status,
+                unconfirmed,
+            };
+            verdict(&end).err().map(|failure| failure.code())
+        };
+        assert_eq!(verdict(0, false), None);
+        assert_eq!(verdict(9, true), Some(75));
+        assert_eq!(verdict(9, false), Some(1));
+        assert_eq!(verdict(75 << 8, false), Some(75));
     }
 }

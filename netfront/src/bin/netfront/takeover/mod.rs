@@ -5,14 +5,15 @@
 //!  reads the interface, writes the file
 //!  has the kernel's driver let go
 //!  starts the driver ------------------->   TAP of the same name, MAC, MTU, addresses, routes
-//!  waits for its end                        connects, serves, waits for `netfront confirm`
+//!  waits for its end     <---------------   connects, serves, waits for `netfront confirm`: says so when it comes
 //!                        <---------------   ends: told to, not confirmed, failed, killed
 //!  gives the vif back, restores, removes the file
 //! ```
 //!
 //! Either of the two may be killed with -9. The guardian sees the driver's end; the driver holds the other end of a
-//! pipe and sees the guardian's, stops in order and gives back itself. If both are, or the guardian before it has started
-//! the driver, `netfront give` finds the file.
+//! socket and sees the guardian's, stops in order and gives back itself. A driver that is stopped, or hangs, and says nothing
+//! when the time to confirm is over, the guardian kills. If both are killed, or the guardian before it has started the
+//! driver, `netfront give` finds the file.
 //!
 //! | file | what is in it |
 //! | --- | --- |
@@ -20,7 +21,9 @@
 //! | `capture` | what an interface has |
 //! | `saved` | the same as a file |
 //! | `replay` | the same onto another interface |
+//! | `ties` | what hangs on it and is not moved |
 //! | `guardian` | takes, waits, gives back |
+//! | `watch` | its wait for the driver's end |
 //! | `driver` | what the driver does besides driving |
 //! | `confirm` | `netfront confirm`, and the time for it |
 
@@ -33,12 +36,14 @@ mod replay;
 mod saved;
 #[cfg(test)]
 mod tests;
+pub mod ties;
+mod watch;
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
 
-use signal_hook::consts::SIGHUP;
+use signal_hook::consts::{SIGHUP, SIGTSTP};
 
 use crate::args::Run;
 use crate::failure::Failure;
@@ -53,8 +58,11 @@ pub use saved::Saved;
 /// Why the vif could not be taken, what ended the driver, or what could not be restored.
 pub fn run(args: Run) -> Result<(), Failure> {
     // The terminal may be a session through the very interface that is taken: its end ends nothing here.
-    signal_hook::flag::register(SIGHUP, Arc::new(AtomicBool::new(false)))
-        .map_err(Failure::io("installing signal handlers"))?;
+    // Ctrl-Z would stop the guardian alone, and nobody would be left to give back what was not confirmed.
+    for signal in [SIGHUP, SIGTSTP] {
+        signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))
+            .map_err(Failure::io("installing signal handlers"))?;
+    }
     match args.taken_over {
         true => driver::run(args),
         false => guardian::run(&args),
@@ -86,23 +94,39 @@ pub fn not_in_use(number: u32) -> Result<(), String> {
     ))
 }
 
-/// Puts on the kernel's interface what was saved when its vif was taken, and forgets it. `None` if nothing was.
+/// What became of what a take-over saved.
+pub enum Restored {
+    /// It saved nothing.
+    Nothing,
+    /// All of it is there again, and the file is gone.
+    All(String),
+    /// The kernel refused some of it, and the file stays.
+    Partly(String),
+}
+
+/// Puts on the kernel's interface what was saved when its vif was taken, and forgets it when all of that is there.
 ///
 /// # Errors
 /// When the file makes no sense, or the interface is gone.
-pub fn restore(sim: Option<&Path>, vif: u32, interface: &str) -> Result<Option<String>, Failure> {
+pub fn restore(sim: Option<&Path>, vif: u32, interface: &str) -> Result<Restored, Failure> {
     let path = Saved::path(sim, vif);
     let Some(saved) = Saved::read(&path)? else {
-        return Ok(None);
+        return Ok(Restored::Nothing);
     };
-    let refused = replay::replay(&saved, interface, &saved.interface.name)?;
-    std::fs::remove_file(&path).map_err(Failure::io(format!("removing {}", path.display())))?;
-    for line in &refused {
-        tracing::warn!("not restored on {}: {line}", saved.interface.name);
+    let name = &saved.interface.name;
+    let refused = replay::replay(&saved, interface, name)?;
+    if !refused.is_empty() {
+        return Ok(Restored::Partly(format!(
+            "the kernel refused on {name} what it had: {}; {} keeps it: `netfront give --vif {vif}` tries again, and \
+             who does without it removes that file",
+            refused.join("; "),
+            path.display()
+        )));
     }
+    std::fs::remove_file(&path).map_err(Failure::io(format!("removing {}", path.display())))?;
     let has = match saved.carries().as_slice() {
         [] => "what it had".into(),
         some => some.join(", "),
     };
-    Ok(Some(format!("{} has {has} again", saved.interface.name)))
+    Ok(Restored::All(format!("{name} has {has} again")))
 }

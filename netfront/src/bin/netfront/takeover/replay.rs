@@ -7,12 +7,14 @@ use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage,
 };
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
-use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
+use netlink_packet_route::neighbour::{
+    NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
 use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteNextHopFlags};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
 use rustix::io::Errno;
 
-use super::capture;
+use super::capture::{self, FLAGS};
 use super::netlink::Netlink;
 use super::saved::{uptime, Entry, Link, Saved};
 use crate::failure::Failure;
@@ -24,7 +26,7 @@ const USER_TICKS: u32 = 100;
 /// A route may need another one first, which may need a third.
 const ROUTE_ROUNDS: usize = 4;
 
-/// Gives the interface `name` everything that was saved: MAC, MTU, addresses, routes, neighbours, takes it up if
+/// Gives the interface `name` everything that was saved: MAC, MTU, flags, addresses, routes, neighbours, takes it up if
 /// that was up, and calls it `rename`. What is there already stays. Returns what the kernel refused, one line each: a
 /// single route must not keep the rest away.
 ///
@@ -69,17 +71,19 @@ pub fn down(name: &str) -> Result<(), Failure> {
     let mut netlink = Netlink::open().map_err(failed())?;
     let index = capture::link(&mut netlink, name)?.index;
     netlink
-        .change(Message::SetLink(up_or_down(index, false)), 0)
+        .change(
+            Message::SetLink(flags(index, LinkFlags::empty(), LinkFlags::Up)),
+            0,
+        )
         .map_err(failed())
 }
 
-fn up_or_down(index: u32, up: bool) -> LinkMessage {
+/// Sets those of `mask` that are in `flags`, and clears the others.
+fn flags(index: u32, flags: LinkFlags, mask: LinkFlags) -> LinkMessage {
     let mut message = LinkMessage::default();
     message.header.index = index;
-    message.header.change_mask = LinkFlags::Up;
-    if up {
-        message.header.flags = LinkFlags::Up;
-    }
+    message.header.flags = flags;
+    message.header.change_mask = mask;
     message
 }
 
@@ -105,18 +109,29 @@ impl Target {
             let length = LinkAttribute::TxQueueLen(wanted.queue_length);
             self.set("the length of its queue", length);
         }
+        // An earlier version did not save them.
+        if let Some(wanted) = wanted.flags.filter(|_| wanted.flags != now.flags) {
+            let wanted = LinkFlags::from_bits_retain(wanted);
+            let change = Message::SetLink(flags(self.to, wanted, FLAGS));
+            let done = self.netlink.change(change, 0);
+            self.note("its flags (promiscuous, multicast, ARP)", done);
+        }
     }
 
     fn set(&mut self, what: &str, attribute: LinkAttribute) -> bool {
         let mut message = LinkMessage::default();
         message.header.index = self.to;
         message.attributes.push(attribute);
-        let done = self.netlink.change(Message::SetLink(message), 0);
-        self.note(what, done)
+        match self.netlink.change(Message::SetLink(message), 0) {
+            Ok(()) => return true,
+            // That somebody else has the name, too.
+            Err(error) => self.refused.push(format!("{what}: {error}")),
+        }
+        false
     }
 
     fn up(&mut self) {
-        let up = up_or_down(self.to, true);
+        let up = flags(self.to, LinkFlags::Up, LinkFlags::Up);
         let done = self.netlink.change(Message::SetLink(up), 0);
         self.note("taking it up", done);
     }
@@ -173,17 +188,22 @@ impl Target {
             Ok(message) => neighbour_on(message, self.to),
             Err(failure) => return self.refused.push(failure.to_string()),
         };
+        let is_heard = message.header.state == NeighbourState::Stale;
         let change = Message::NewNeighbour(message);
-        let done = self.netlink.change(change, NLM_F_CREATE | NLM_F_REPLACE);
-        self.note(&entry.text, done);
+        match self.netlink.change(change, NLM_F_CREATE | NLM_F_REPLACE) {
+            // What the kernel found out by itself it finds out again.
+            Err(error) if is_heard => tracing::debug!("{}: {error}", entry.text),
+            done => self.note(&entry.text, done),
+        }
     }
 
-    fn note(&mut self, what: &str, done: io::Result<()>) -> bool {
-        match done {
-            Err(error) if !is_there(&error) => self.refused.push(format!("{what}: {error}")),
-            _ => return true,
+    /// That the same is there already is what was wanted.
+    fn note(&mut self, what: &str, done: io::Result<()>) {
+        if let Err(error) = done {
+            if !is_there(&error) {
+                self.refused.push(format!("{what}: {error}"));
+            }
         }
-        false
     }
 }
 
@@ -291,7 +311,8 @@ fn route_on(
 /// The neighbour as it is behind interface `to`. What was just heard of it is used at once, and asked again soon.
 fn neighbour_on(mut message: NeighbourMessage, to: u32) -> NeighbourMessage {
     message.header.ifindex = to;
-    if message.header.state != NeighbourState::Permanent {
+    let is_proxy = message.header.flags.contains(NeighbourFlags::Proxy);
+    if message.header.state != NeighbourState::Permanent && !is_proxy {
         message.header.state = NeighbourState::Stale;
     }
     message.attributes.retain(|attribute| {

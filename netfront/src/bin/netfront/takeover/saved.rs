@@ -4,7 +4,7 @@
 //! program does not know; beside each stands what it is, for people.
 
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -50,6 +50,9 @@ pub struct Link {
     pub queue_length: u32,
     /// It is up.
     pub up: bool,
+    /// Those of the kernel's flags that somebody may have set: promiscuous, all multicast, multicast, no ARP.
+    #[serde(default)]
+    pub flags: Option<u32>,
 }
 
 /// One address, route or neighbour.
@@ -141,10 +144,16 @@ impl Saved {
             serde_json::to_string_pretty(self).map_err(|error| failed("writing")(error.into()))?;
         let mut new = path.as_os_str().to_owned();
         new.push(".new");
+        // The service's user may put anything into this directory, and root does not write to where that leads.
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(failed("clearing away")(error))
+            }
+            _ => {}
+        }
         let mut file = fs::OpenOptions::new()
             .write(true)
-            .create(true)
-            .truncate(true)
+            .create_new(true)
             .mode(0o600)
             .open(&new)
             .map_err(failed("creating"))?;
@@ -160,7 +169,7 @@ impl Saved {
     pub fn read(path: &Path) -> Result<Option<Self>, Failure> {
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Failure::io(format!("reading {}", path.display()))(error)),
         };
         Self::parse(&text).map(Some).map_err(|why| {
@@ -217,6 +226,7 @@ mod tests {
             mtu: 1400,
             queue_length: 1000,
             up: true,
+            flags: None,
         }
     }
 
@@ -235,6 +245,23 @@ mod tests {
         assert_eq!(read, saved);
         let message: AddressMessage = read.addresses[0].message().expect("a message");
         assert_eq!(message, address);
+    }
+
+    #[test]
+    fn what_an_earlier_version_wrote_is_read_and_what_stands_in_the_way_is_not_followed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("vif0.takeover.json");
+        let other = folder.path().join("other");
+        fs::write(&other, "kept").expect("written");
+        std::os::unix::fs::symlink(&other, folder.path().join("vif0.takeover.json.new"))
+            .expect("a link");
+        let saved = Saved::of(3, link());
+        saved.write(&path).expect("written");
+        assert_eq!(fs::read_to_string(&other).expect("read"), "kept");
+        let mut value = serde_json::to_value(&saved).expect("a value");
+        let interface = value["interface"].as_object_mut().expect("an interface");
+        assert!(interface.remove("flags").is_some());
+        assert_eq!(Saved::parse(&value.to_string()).expect("read"), saved);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use netfront_tap::{namespace, Tap, TapOptions};
 
 use super::replay::{down, replay};
 use super::saved::Saved;
-use super::{capture, not_in_use};
+use super::{capture, not_in_use, restore, ties, Restored};
 
 /// Runs `test` on a thread in a new network namespace, or says why not.
 fn isolated(test: impl FnOnce() + Send) {
@@ -239,6 +239,154 @@ fn what_an_interface_carries_is_named() {
         );
         assert!(capture(0, "eth5").is_err());
     });
+}
+
+#[test]
+fn what_the_kernel_refuses_stays_in_the_file_until_it_is_there_or_the_file_is_removed() {
+    isolated(|| {
+        eth0();
+        let before = all_of_eth0();
+        let folder = tempfile::tempdir().expect("a folder");
+        let sim = folder.path().join("xen");
+        let path = Saved::path(Some(&sim), 0);
+        let mut saved = capture(0, "eth0").expect("captured");
+        let whole = saved.clone();
+        let entry = saved.routes.iter_mut().find(|route| route.text.starts_with("10.98.0.0/16"));
+        entry.expect("the route").netlink = "zz".into();
+        saved.write(&path).expect("written");
+        down("eth0").expect("down");
+        for _ in 0..2 {
+            match restore(Some(&sim), 0, "eth0").expect("an interface") {
+                Restored::Partly(text) => {
+                    assert!(text.contains("10.98.0.0/16"), "{text}");
+                    assert!(text.contains("netfront give --vif 0"), "{text}");
+                    assert!(text.contains(&path.display().to_string()), "{text}");
+                }
+                _ => panic!("a route is missing"),
+            }
+            assert!(path.exists());
+        }
+        // All that is refused now is what is there already.
+        whole.write(&path).expect("written");
+        match restore(Some(&sim), 0, "eth0").expect("an interface") {
+            Restored::All(text) => assert!(text.contains("10.77.0.2/24"), "{text}"),
+            _ => panic!("all of it is there"),
+        }
+        assert!(!path.exists());
+        assert_eq!(all_of_eth0(), before);
+        assert!(matches!(restore(Some(&sim), 0, "eth0"), Ok(Restored::Nothing)));
+    });
+}
+
+#[test]
+fn a_name_that_somebody_else_has_is_not_taken_for_ones_own() {
+    isolated(|| {
+        eth0();
+        let saved = capture(0, "eth0").expect("captured");
+        ip("link add eth7 type veth peer name wire7");
+        let refused = replay(&saved, "eth7", "eth0").expect("replayed");
+        assert!(
+            refused.iter().any(|line| line.starts_with("its name")),
+            "{refused:?}"
+        );
+    });
+}
+
+#[test]
+fn flags_and_the_addresses_that_are_answered_for_others_move_along() {
+    isolated(|| {
+        eth0();
+        ip("link set eth0 promisc on allmulticast on multicast off");
+        ip("neigh add proxy 10.77.0.99 dev eth0");
+        ip("-6 neigh add proxy 2001:db8::99 dev eth0");
+        let saved = capture(0, "eth0").expect("captured");
+        ip("link del eth0");
+        let Some(_tap) = tap("eth0") else { return };
+        let refused = replay(&saved, "eth0", "eth0").expect("replayed");
+        assert_eq!(refused, Vec::<String>::new());
+        let link = ip("link show dev eth0");
+        assert!(link.contains("PROMISC") && link.contains("ALLMULTI"), "{link}");
+        assert!(!link.contains(",MULTICAST"), "{link}");
+        let proxies = ip("neigh show proxy dev eth0") + &ip("-6 neigh show proxy dev eth0");
+        for wanted in ["10.77.0.99", "2001:db8::99"] {
+            assert!(proxies.contains(wanted), "{proxies}");
+        }
+    });
+}
+
+/// Why the take-over of eth0 is refused, and what would be lost.
+fn tied() -> (String, Vec<String>) {
+    let ties = ties::of("eth0").expect("looked");
+    (ties.refusal().unwrap_or_default(), ties.lost)
+}
+
+/// Runs what this kernel or this machine may not have. False: it has not, and the test goes on without.
+fn may(program: &str, arguments: &str) -> bool {
+    let output = Command::new(program)
+        .args(arguments.split_whitespace())
+        .output();
+    let done = output.is_ok_and(|output| output.status.success());
+    if !done {
+        eprintln!("SKIPPED: {program} {arguments}");
+    }
+    done
+}
+
+#[test]
+fn an_interface_that_something_is_built_on_or_that_is_part_of_something_is_not_taken_over() {
+    isolated(|| {
+        eth0();
+        assert_eq!(tied(), (String::new(), Vec::new()));
+        for (kind, add) in [
+            ("vlan", "link add link eth0 name above type vlan id 10"),
+            ("macvlan", "link add link eth0 name above type macvlan"),
+            ("vxlan", "link add above type vxlan id 9 dev eth0 dstport 4789"),
+        ] {
+            if may("ip", add) {
+                let (refusal, _) = tied();
+                assert!(refusal.contains(&format!("above ({kind})")), "{refusal}");
+                assert!(refusal.contains("ip link del above"), "{refusal}");
+                ip("link del above");
+            }
+        }
+        for add in [
+            "link add above type bridge",
+            "link add above type vrf table 10",
+        ] {
+            if may("ip", add) {
+                ip("link set eth0 master above");
+                let (refusal, _) = tied();
+                assert!(refusal.contains("it is part of above ("), "{refusal}");
+                ip("link set eth0 nomaster");
+                ip("link del above");
+            }
+        }
+        assert_eq!(tied().0, "");
+    });
+}
+
+#[test]
+fn queueing_disciplines_are_named_and_those_with_filters_refuse_the_take_over() {
+    isolated(|| {
+        eth0();
+        if may("tc", "qdisc add dev eth0 root tbf rate 1mbit burst 10k latency 50ms") {
+            let (refusal, lost) = tied();
+            assert_eq!(refusal, "");
+            assert_eq!(lost.len(), 1, "{lost:?}");
+            assert!(lost[0].contains("tbf"), "{lost:?}");
+        }
+        if may("tc", "qdisc add dev eth0 clsact") {
+            let (refusal, _) = tied();
+            assert!(refusal.contains("tc qdisc del dev eth0 clsact"), "{refusal}");
+        }
+        // What the kernel puts there by itself is no reason for anything.
+        assert!(ties::of("wire").expect("looked").lost.is_empty());
+    });
+}
+
+#[test]
+fn an_interface_that_is_not_here_has_no_answer() {
+    isolated(|| assert!(ties::of("eth5").is_err()));
 }
 
 #[test]
