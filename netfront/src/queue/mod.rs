@@ -325,6 +325,16 @@ impl Queue {
         Ok(pages || rx || tx)
     }
 
+    /// True if the receive ring has hardly a page: whatever brings it some may tell nobody.
+    pub(crate) fn is_starved(&self) -> bool {
+        self.rx.is_starved()
+    }
+
+    /// Before a long sleep: a page that comes home ends it.
+    pub(crate) fn call_for_returns(&mut self) {
+        self.rx.pool.call_for_returns(&self.waker);
+    }
+
     /// Sleeps until there is work, somebody calls, or the time is over.
     ///
     /// # Errors

@@ -1,7 +1,8 @@
 //! The answers to `stats` and `status`.
 
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use netfront::connection::{Connection, Ends};
@@ -14,6 +15,7 @@ use netfront::{Link, QueueConfig, Wants};
 use serde_json::{json, Map, Value};
 
 use super::process;
+use crate::recording::Writers;
 use crate::takeover::confirm::Confirmation;
 
 /// What the answers are made of, and what can be told to.
@@ -23,6 +25,10 @@ pub struct Subject {
     pub service: Arc<Service>,
     pub tap: Option<Arc<TapCounters>>,
     pub watch: Arc<Watch>,
+    /// Who writes captures and traces for others.
+    pub writers: Arc<Writers>,
+    /// Where Prometheus is answered, if it is.
+    pub metrics: OnceLock<SocketAddr>,
     /// As the command line wants it.
     pub queue: QueueConfig,
     pub wants: Wants,
@@ -66,6 +72,9 @@ impl Subject {
                 "confirmed": left.is_none(),
                 "seconds_left": left.map(|left| left.as_secs()),
             });
+        }
+        if let Some(address) = self.metrics.get() {
+            report["metrics"] = format!("http://{address}/metrics").into();
         }
         if let Some(tap) = &self.tap {
             report["tap"] = named(tap.snapshot()).into();
