@@ -449,3 +449,6 @@ impl Offload {
         })
     }
 }
+
+#[cfg(all(test, feature = "sim"))]
+mod tests;

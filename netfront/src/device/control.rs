@@ -192,8 +192,9 @@ struct Watch {
 
 impl Watch {
     /// How often the keys are read although no watch fired. Every change fires one, a restore all of them: only a kernel
-    /// without memory is known to lose an event. What must not wait so long asks for a look (`Control::look`); each
-    /// costs some twenty wake-ups of the store's client, and so they are most of what an idle driver does.
+    /// without memory is known to lose an event. And whoever has sent a packet that stays unanswered asks for a look
+    /// (`Control::look`) after a second. Each costs some twenty wake-ups of ours and the store client's, which makes
+    /// them most of what an idle driver does.
     const REREAD: Duration = Duration::from_secs(60);
     /// When a store that has failed is asked again.
     const RETRY: Duration = Duration::from_secs(2);

@@ -3,7 +3,7 @@
 //! Events, pages that come home, changes of the link and whoever calls wake it at once. What is left for the clock:
 //!
 //! - pages that the pool grew by go back, a batch a second;
-//! - a packet that the backend leaves unanswered is a reason to look at the store;
+//! - a packet that the backend leaves unanswered is a reason to look at the store (see `silence`);
 //! - a backend that forgot an event is found out, since each waking looks at the rings.
 //!
 //! So the first sleep after a packet is short, and each of which nothing comes is twice as long as the one before. A

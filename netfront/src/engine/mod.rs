@@ -6,6 +6,7 @@
 
 mod calm;
 mod serve;
+mod silence;
 
 use std::os::fd::AsFd;
 use std::time::Duration;

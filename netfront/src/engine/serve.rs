@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::calm::Calm;
+use super::silence::Silence;
 use super::{rest, round, sleep};
 use crate::connection::Change;
 use crate::consumer::Consumer;
@@ -221,7 +222,7 @@ fn round_unless(
 fn pump(device: &mut Device, consumer: &mut dyn Consumer, service: &Service) -> Result<End, Error> {
     consumer.link(device.link())?;
     let mut turn = 0u32;
-    let mut calm = Calm::default();
+    let (mut calm, mut silence) = (Calm::default(), Silence::default());
     loop {
         turn = turn.wrapping_add(1);
         if service.stopping() {
@@ -241,6 +242,10 @@ fn pump(device: &mut Device, consumer: &mut dyn Consumer, service: &Service) -> 
                 Wake::Work
             }
         } else {
+            // While it is paused the answers are left in the ring.
+            if !paused && silence.is_long(device.queue()) {
+                device.look();
+            }
             let time = calm.time(device.queue());
             let woken = match paused {
                 true => rest(device.queue(), time),
@@ -255,9 +260,6 @@ fn pump(device: &mut Device, consumer: &mut dyn Consumer, service: &Service) -> 
             Wake::Work => {}
             Wake::Timeout => {
                 calm.pass(device.queue());
-                if device.queue().unanswered() > 0 {
-                    device.look();
-                }
             }
             Wake::Called => {
                 if moved == 0 && calm.is_deep() {

@@ -198,6 +198,11 @@ impl Queue {
         self.tx.in_flight()
     }
 
+    /// Transmit slots that the backend has answered so far.
+    pub(crate) fn answered(&self) -> u64 {
+        self.tx_answered
+    }
+
     /// Takes back the pages of sent packets. Returns how many slots were answered.
     ///
     /// # Errors
