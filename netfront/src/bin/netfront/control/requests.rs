@@ -167,6 +167,8 @@ fn record(
             .as_f64()
             .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
     };
+    // Before it starts: the driver's end must not find nobody to wait for.
+    let writing = subject.writers.enter();
     let running = match start(limits) {
         Ok(running) => running,
         Err(error) => return now(asked, refused(&error.to_string())),
@@ -179,7 +181,7 @@ fn record(
         }
     }
     let (vif, client) = (subject.vif, asked.client);
-    let (watch, writing) = (Arc::clone(&subject.watch), subject.writers.enter());
+    let watch = Arc::clone(&subject.watch);
     let spawned = std::thread::Builder::new()
         .name("nfrecord".into())
         .spawn(move || {
