@@ -257,6 +257,12 @@ impl Device {
         Some(change)
     }
 
+    /// Has the keys in the store read now, although no watch fired: the backend does not answer, and a restore or
+    /// its end would be a reason.
+    pub(crate) fn look(&self) {
+        self.control.look();
+    }
+
     /// Closes what is left of the connection, frees every page and negotiates everything anew: nothing is
     /// remembered, since the backend may be another. Counters go on.
     ///

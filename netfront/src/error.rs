@@ -91,6 +91,10 @@ pub enum Error {
         what: &'static str,
     },
 
+    /// Nothing is recorded any more: see [`crate::watch::Watch::close`].
+    #[error("the driver ends, and records nothing any more")]
+    Ending,
+
     /// A thread of the device has gone, or an operating system call failed.
     #[error("{what}: {source}")]
     Io {

@@ -5,6 +5,7 @@ mod common;
 
 use common::{frame, Back, World};
 use netfront::packet::INLINE_HEAD;
+use netfront::watch::{Limits, TraceFormat, Watch};
 use netfront::{Offload, OwnedPacket, Packet, Queue, QueueConfig};
 
 const PACKETS: usize = 10_000;
@@ -60,4 +61,30 @@ fn nothing_is_allocated_for_ten_thousand_packets_received_kept_and_sent() {
         assert_eq!(allocated, 0, "{len} bytes, untrusted: {untrusted}");
         assert!(queue.stats().snapshot().get("rx_packets") >= PACKETS as u64);
     }
+}
+
+/// Neither while packets are recorded nor after: the buffers belong to whoever writes them out.
+#[test]
+fn nothing_is_allocated_for_packets_that_are_captured_and_traced_nor_once_that_is_over() {
+    let world = World::new();
+    let (mut queue, mut back) = world.pair(&QueueConfig::default());
+    let watch = std::sync::Arc::new(Watch::default());
+    queue.watch_by(std::sync::Arc::clone(&watch));
+    let bytes = frame(600, 1);
+    let mut kept = Vec::with_capacity(64);
+    let mut many = |queue: &mut Queue| -> u64 {
+        let round = |_| {
+            serve(&mut back, &bytes);
+            work(queue, &[&bytes], &mut kept)
+        };
+        (0..1000).map(round).sum()
+    };
+    let capture = watch.capture(Limits::default()).expect("a capture");
+    let format = TraceFormat::Json;
+    let trace = watch.trace(format, Limits::default()).expect("a trace");
+    assert_eq!(many(&mut queue), 0, "while it is recorded");
+    assert!(capture.totals().dropped > 0, "nobody writes it out");
+    assert!(trace.totals().recorded > 0);
+    drop((capture, trace));
+    assert_eq!(many(&mut queue), 0, "once it is over");
 }

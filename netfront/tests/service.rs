@@ -133,6 +133,20 @@ fn the_manager_hears_that_it_is_connected_that_it_lives_that_it_reloads_and_that
     assert!(!log.contains("verbose need"), "{log}");
 }
 
+/// Asleep for up to 16 s, the queue's thread lives all the same, and the watchdog is fed each 1.2 s.
+#[test]
+fn the_watchdog_of_a_driver_that_is_idle_for_longer_and_longer_is_fed_without_a_gap() {
+    let world = World::new();
+    let driver = world.start(&world.configuration(""), &[]);
+    world.told("READY=1");
+    for _ in 0..15 {
+        world.told("WATCHDOG=1");
+    }
+    driver.signal(rustix::process::Signal::TERM);
+    let log = driver.log();
+    assert!(!log.contains("has not moved"), "{log}");
+}
+
 #[test]
 fn a_driver_that_is_told_to_stop_tells_the_manager_before_its_goodbye() {
     let world = World::new();

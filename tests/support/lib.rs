@@ -4,6 +4,7 @@
 // A test fails by panicking.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -126,6 +127,30 @@ impl Process {
         fs::read_dir(&path)
             .unwrap_or_else(|_| panic!("it has ended: {}", self.errors()))
             .count()
+    }
+
+    /// How often each of its threads was woken so far, by the thread's name.
+    ///
+    /// # Panics
+    /// If it has ended.
+    pub fn wakeups(&self) -> BTreeMap<String, u64> {
+        let tasks = format!("/proc/{}/task", self.child.id());
+        let tasks = fs::read_dir(&tasks)
+            .unwrap_or_else(|_| panic!("it has ended: {}", self.errors()))
+            .flatten();
+        let mut wakeups = BTreeMap::new();
+        for task in tasks {
+            let read = |name| fs::read_to_string(task.path().join(name)).unwrap_or_default();
+            let status = read("status");
+            let line = status
+                .lines()
+                .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            let count: u64 = line
+                .and_then(|number| number.trim().parse().ok())
+                .unwrap_or(0);
+            *wakeups.entry(read("comm").trim().to_owned()).or_default() += count;
+        }
+        wakeups
     }
 
     /// What it wrote to standard error.

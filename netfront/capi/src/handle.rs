@@ -231,11 +231,7 @@ impl Netfront {
         let mut state = self.state.try_borrow_mut().map_err(|_| Problem::BUSY)?;
         let pending = match std::mem::replace(&mut *state, State::Between) {
             State::Connected(mut device) => {
-                // By hand: after a restore the old handle stays open in another process, and with it
-                // its place in the epoll.
-                let queue = device.queue();
-                let _ = epoll::delete(&self.ready, queue.event_fd());
-                let _ = epoll::delete(&self.ready, queue.waker().as_fd());
+                unwatch(&self.ready, device.queue());
                 device.disconnect()
             }
             State::Apart(pending) => *pending,
@@ -247,14 +243,19 @@ impl Netfront {
         });
         match pending.retry() {
             Ok(mut device) => {
+                if let Err(problem) = watch(&self.ready, device.queue()) {
+                    // Nobody would ever be woken for it: the caller is told that there is none.
+                    unwatch(&self.ready, device.queue());
+                    *state = State::Apart(Box::new(device.disconnect()));
+                    return Err(problem);
+                }
                 let waker = device.queue().waker();
                 *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&waker);
                 // Whoever called meanwhile woke the old one.
                 waker.wake();
                 self.link.set(*device.link());
-                let watched = watch(&self.ready, device.queue());
                 *state = State::Connected(Box::new(device));
-                watched.map(|()| 0)
+                Ok(0)
             }
             Err(mut pending) => {
                 let problem = pending.error.take().map(Problem::from);
@@ -333,6 +334,12 @@ fn watch(ready: &OwnedFd, queue: &Queue) -> Result<(), Problem> {
     epoll::add(ready, queue.event_fd(), data, epoll::EventFlags::IN)
         .and_then(|()| epoll::add(ready, waker.as_fd(), data, epoll::EventFlags::IN))
         .map_err(system("watching the event channels by epoll"))
+}
+
+/// By hand: after a restore the old handle stays open in another process, and with it its place in the epoll.
+fn unwatch(ready: &OwnedFd, queue: &Queue) {
+    let _ = epoll::delete(ready, queue.event_fd());
+    let _ = epoll::delete(ready, queue.waker().as_fd());
 }
 
 fn wake(wake: netfront::Wake) -> c_int {
@@ -442,3 +449,6 @@ impl Offload {
         })
     }
 }
+
+#[cfg(all(test, feature = "sim"))]
+mod tests;

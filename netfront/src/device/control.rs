@@ -110,6 +110,11 @@ impl Control {
         self.news.take()
     }
 
+    /// Has the thread read the keys now, although no watch fired.
+    pub fn look(&self) {
+        self.waker.wake();
+    }
+
     /// Ends the thread and gives back what it had. `None` if the thread has died.
     pub fn stop(mut self) -> Option<Held> {
         self.end()
@@ -186,8 +191,13 @@ struct Watch {
 }
 
 impl Watch {
-    /// How often the keys are read although no watch fired: an event can be lost.
-    const REREAD: Duration = Duration::from_secs(2);
+    /// How often the keys are read although no watch fired. Every change fires one, a restore all of them: only a kernel
+    /// without memory is known to lose an event. And whoever has sent a packet that stays unanswered asks for a look
+    /// (`Control::look`) after a second. Each costs some twenty wake-ups of ours and the store client's, which makes
+    /// them most of what an idle driver does.
+    const REREAD: Duration = Duration::from_secs(60);
+    /// When a store that has failed is asked again.
+    const RETRY: Duration = Duration::from_secs(2);
     /// The same while somebody writes the keys without end.
     const FLOODED: Duration = Duration::from_millis(20);
     /// The pause after a change.
@@ -226,6 +236,7 @@ impl Watch {
                     Ok(None) => said = false,
                     Err(error) => {
                         listens = false;
+                        calm = Self::RETRY;
                         if !std::mem::replace(&mut said, true) {
                             tracing::warn!("the store cannot be read, trying on: {error}");
                         }

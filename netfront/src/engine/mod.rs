@@ -4,7 +4,9 @@
 //! and notifies at most once. As long as rounds find work nothing sleeps and no event is taken; events
 //! stay masked. When a round finds nothing, the ring is armed, looked at once more, and the thread sleeps.
 
+mod calm;
 mod serve;
+mod silence;
 
 use std::os::fd::AsFd;
 use std::time::Duration;

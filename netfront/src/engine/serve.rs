@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::calm::Calm;
+use super::silence::Silence;
 use super::{rest, round, sleep};
 use crate::connection::Change;
 use crate::consumer::Consumer;
@@ -17,8 +19,6 @@ use crate::Error;
 const LOOK_UP: u32 = 64;
 /// Between attempts that fail at once.
 const PAUSE: Duration = Duration::from_millis(100);
-/// The longest sleep without an event: the counters that mirror the pools are brought up to date.
-const IDLE: Duration = Duration::from_secs(1);
 
 /// What another thread may see of a vif in service, and how it ends it.
 #[derive(Debug, Default)]
@@ -68,7 +68,8 @@ impl Service {
         self.wake();
     }
 
-    fn wake(&self) {
+    /// Wakes the thread in [`serve`], which shows in its counters that it lives: asleep, it may be so for many seconds.
+    pub fn wake(&self) {
         if let Ok(waker) = self.waker.lock() {
             waker.iter().for_each(|waker| waker.wake());
         }
@@ -221,6 +222,7 @@ fn round_unless(
 fn pump(device: &mut Device, consumer: &mut dyn Consumer, service: &Service) -> Result<End, Error> {
     consumer.link(device.link())?;
     let mut turn = 0u32;
+    let (mut calm, mut silence) = (Calm::default(), Silence::default());
     loop {
         turn = turn.wrapping_add(1);
         if service.stopping() {
@@ -232,6 +234,7 @@ fn pump(device: &mut Device, consumer: &mut dyn Consumer, service: &Service) -> 
             Err(error) => return End::of(error),
         };
         let woken = if moved > 0 {
+            calm.end();
             // Never idle, the thread never sleeps: a detach must be seen all the same.
             if turn.is_multiple_of(LOOK_UP) {
                 Wake::Called
@@ -239,9 +242,14 @@ fn pump(device: &mut Device, consumer: &mut dyn Consumer, service: &Service) -> 
                 Wake::Work
             }
         } else {
+            // While it is paused the answers are left in the ring.
+            if !paused && silence.is_long(device.queue()) {
+                device.look();
+            }
+            let time = calm.time(device.queue());
             let woken = match paused {
-                true => rest(device.queue(), IDLE),
-                false => sleep(device.queue(), consumer, IDLE),
+                true => rest(device.queue(), time),
+                false => sleep(device.queue(), consumer, time),
             };
             match woken {
                 Ok(woken) => woken,
@@ -251,9 +259,12 @@ fn pump(device: &mut Device, consumer: &mut dyn Consumer, service: &Service) -> 
         match woken {
             Wake::Work => {}
             Wake::Timeout => {
-                device.queue().idle();
+                calm.pass(device.queue());
             }
             Wake::Called => {
+                if moved == 0 && calm.is_deep() {
+                    calm.pass(device.queue());
+                }
                 // Under load nobody else does.
                 device.queue().export();
                 if service.kicked.swap(false, Ordering::Acquire) {

@@ -339,6 +339,16 @@ impl Pool {
         !self.free.is_empty()
     }
 
+    /// Before a long sleep: has `owner` woken by the next page that comes home, if any is away, so that the counters tell
+    /// of it and the pool can shrink.
+    pub(crate) fn call_for_returns(&mut self, owner: &Arc<Waker>) {
+        if self.leased > 0 {
+            self.returns.call(owner);
+            // A page that came before the call wakes nobody.
+            self.collect();
+        }
+    }
+
     #[cold]
     fn replenish(&mut self) {
         while let Some(pages) = self.growth.take() {

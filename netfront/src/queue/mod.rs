@@ -198,6 +198,11 @@ impl Queue {
         self.tx.in_flight()
     }
 
+    /// Transmit slots that the backend has answered so far.
+    pub(crate) fn answered(&self) -> u64 {
+        self.tx_answered
+    }
+
     /// Takes back the pages of sent packets. Returns how many slots were answered.
     ///
     /// # Errors
@@ -323,6 +328,16 @@ impl Queue {
         let rx = self.rx.final_check()?;
         let tx = self.tx.in_flight() > 0 && self.tx.final_check()?;
         Ok(pages || rx || tx)
+    }
+
+    /// True if the receive ring has hardly a page: whatever brings it some may tell nobody.
+    pub(crate) fn is_starved(&self) -> bool {
+        self.rx.is_starved()
+    }
+
+    /// Before a long sleep: a page that comes home ends it.
+    pub(crate) fn call_for_returns(&mut self) {
+        self.rx.pool.call_for_returns(&self.waker);
     }
 
     /// Sleeps until there is work, somebody calls, or the time is over.

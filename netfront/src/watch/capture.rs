@@ -18,7 +18,8 @@ impl Watch {
     /// limits are reached, or when what is returned is dropped.
     ///
     /// # Errors
-    /// [`Error::IsRecording`] while another capture runs; without a descriptor to wake the writer.
+    /// [`Error::IsRecording`] while another capture runs, [`Error::Ending`] after [`Self::close`]; without a
+    /// descriptor to wake the writer.
     pub fn capture(self: &Arc<Self>, limits: Limits) -> Result<Running, Error> {
         let header = PcapHeader {
             snaplen: limits.snaplen.clamp(1, WHOLE) as u32,

@@ -32,7 +32,7 @@ mod capture;
 mod trace;
 mod writer;
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -104,6 +104,8 @@ impl On {
 pub struct Watch {
     on: AtomicU8,
     recordings: [Mutex<Option<Recording>>; 2],
+    /// The driver ends: nothing is started any more.
+    closed: AtomicBool,
 }
 
 /// What is recorded and not yet written.
@@ -130,6 +132,26 @@ impl Watch {
         self.on().traces()
     }
 
+    /// Ends what is recorded, for good, since the driver ends: whoever writes it out writes the rest, and nothing more is
+    /// started.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        for kind in [Kind::Capture, Kind::Trace] {
+            // Whoever started before has left it here; whoever locks after us finds the mark.
+            let mut recording = self.recording(kind);
+            self.off(kind);
+            if let Some(now) = recording.as_mut() {
+                now.left = 0;
+                now.writer.wake();
+            }
+        }
+    }
+
+    /// True once [`Self::close`] was called.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
     #[inline]
     pub(crate) fn on(&self) -> On {
         // Nothing is read on the strength of it: a packet more or less at either end is no matter.
@@ -149,6 +171,9 @@ impl Watch {
         limits: Limits,
     ) -> Result<Running, Error> {
         let mut recording = self.recording(kind);
+        if self.is_closed() {
+            return Err(Error::Ending);
+        }
         if recording.is_some() {
             return Err(Error::IsRecording {
                 what: match kind {

@@ -153,3 +153,116 @@ fn a_trace_and_a_capture_run_beside_each_other() {
     watch.event(&Event::new("rx", What::Event));
     assert_eq!(trace.totals().recorded, 1);
 }
+
+/// A pipe that nobody empties, and a capture of more than it holds.
+fn stuck() -> (Arc<Watch>, File, std::io::PipeReader) {
+    let watch = Arc::new(Watch::default());
+    let (reader, writer) = std::io::pipe().unwrap();
+    (watch, File::from(std::os::fd::OwnedFd::from(writer)), reader)
+}
+
+#[test]
+fn a_time_that_is_over_ends_a_capture_whose_reader_sleeps() {
+    let (watch, file, _reader) = stuck();
+    let limits = Limits {
+        time: Some(Duration::from_millis(50)),
+        ..Limits::default()
+    };
+    let running = watch.capture(limits).unwrap();
+    for _ in 0..10 {
+        record(&watch, &vec![7; WHOLE]);
+    }
+    // In a thread, since what is tested is that it does not stay there for ever.
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || done.send(running.write_to(&file, None).unwrap()));
+    let totals = is_done.recv_timeout(Duration::from_secs(30)).unwrap();
+    assert_eq!(totals.recorded, 10);
+    assert!(!watch.captures());
+}
+
+#[cfg(feature = "program")]
+#[test]
+fn signals_are_no_failure_while_a_reader_that_sleeps_is_waited_for() {
+    use rustix::process::{kill_process, Signal};
+
+    let (handled, _kept) = UnixStream::pair().unwrap();
+    let number = signal_hook::consts::SIGUSR2;
+    signal_hook::low_level::pipe::register(number, handled).unwrap();
+    let (watch, file, _reader) = stuck();
+    let running = watch.capture(Limits::default()).unwrap();
+    for _ in 0..10 {
+        record(&watch, &vec![7; WHOLE]);
+    }
+    let (stop, stopped) = UnixStream::pair().unwrap();
+    drop(stop);
+    let (tell, told) = std::sync::mpsc::channel();
+    let writing = std::thread::spawn(move || {
+        tell.send(rustix::thread::gettid()).unwrap();
+        running.write_to(&file, Some(stopped.as_fd()))
+    });
+    let writer = told.recv().unwrap();
+    while !writing.is_finished() {
+        // By the number of a thread: Linux gives it to that one.
+        kill_process(writer, Signal::USR2).unwrap();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(writing.join().unwrap().unwrap().recorded, 10);
+}
+
+#[test]
+fn a_watch_that_is_closed_has_written_all_there_is_and_starts_nothing_more() {
+    let watch = Arc::new(Watch::default());
+    let running = watch.capture(Limits::default()).unwrap();
+    let file = tempfile::tempfile().unwrap();
+    let copy = file.try_clone().unwrap();
+    let writing = std::thread::spawn(move || running.write_to(&copy, None).unwrap());
+    record(&watch, b"packet");
+    watch.close();
+    record(&watch, b"too late");
+    let totals = writing.join().unwrap();
+    assert_eq!((totals.recorded, totals.dropped), (1, 0));
+    assert_eq!(file.metadata().unwrap().len(), 24 + 16 + 6);
+    for _ in 0..2 {
+        assert!(matches!(watch.capture(Limits::default()), Err(Error::Ending)));
+        let trace = watch.trace(TraceFormat::Text, Limits::default());
+        assert!(matches!(trace, Err(Error::Ending)));
+    }
+}
+
+/// What other threads do with recordings must not hold up packets. Here both locks are held the whole time.
+#[test]
+fn a_queue_takes_no_lock_while_nothing_is_recorded() {
+    use hypervisor::sim::server::{self, Options};
+    use hypervisor::{DomId, Domain};
+
+    use crate::{Offload, Queue, QueueConfig};
+
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("xen");
+    let _server = server::spawn(&socket, Options::new()).unwrap();
+    let watch = Arc::new(Watch::default());
+    // One of each has been, and is over.
+    drop(watch.capture(Limits::default()).unwrap());
+    drop(watch.trace(TraceFormat::Text, Limits::default()).unwrap());
+    let _locked = [Kind::Capture, Kind::Trace].map(|kind| watch.recording(kind));
+    let watched = Arc::clone(&watch);
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let domain = Domain::simulated(&socket, DomId(1)).unwrap();
+        let config = QueueConfig::default();
+        let queue = Queue::open(&domain, DomId(0), &config, true, Arc::default());
+        let mut queue = queue.unwrap();
+        queue.watch_by(watched);
+        queue.send(&[&[2; 60]], Offload::default()).unwrap();
+        queue.receive(64, |_| {}).unwrap();
+        queue.reclaim().unwrap();
+        queue.flush().unwrap();
+        queue.kick().unwrap();
+        queue.take_events().unwrap();
+        queue.arm().unwrap();
+        done.send(()).unwrap();
+    });
+    is_done
+        .recv_timeout(Duration::from_secs(60))
+        .expect("it waits for a lock");
+}

@@ -107,7 +107,8 @@ impl Watch {
     /// limits are reached, or when what is returned is dropped.
     ///
     /// # Errors
-    /// [`Error::IsRecording`] while another trace runs; without a descriptor to wake the writer.
+    /// [`Error::IsRecording`] while another trace runs, [`Error::Ending`] after [`Self::close`]; without a
+    /// descriptor to wake the writer.
     pub fn trace(self: &Arc<Self>, format: TraceFormat, limits: Limits) -> Result<Running, Error> {
         self.start(Kind::Trace, format, &[], limits)
     }

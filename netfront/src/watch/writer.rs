@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 
@@ -14,11 +14,8 @@ use crate::waker::Waker;
 
 /// What a pipe that is ready takes without blocking (PIPE_BUF).
 const PIECE: usize = 4096;
-/// How long a reader may take for the next piece once the recording was stopped.
-const PATIENCE: Timespec = Timespec {
-    tv_sec: 1,
-    tv_nsec: 0,
-};
+/// How long a reader may take for the next piece once the recording is over.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How much was recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -72,7 +69,7 @@ impl Running {
             let last = self.take();
             if is_file {
                 (&*file).write_all(&self.taken)?;
-            } else if !write_pieces(file, &self.taken, stop)? {
+            } else if !write_pieces(file, &self.taken, self.end, stop)? {
                 return Ok(self.totals());
             }
             if last {
@@ -91,14 +88,10 @@ impl Running {
 
     /// Sleeps until there is something to write. True if the time is over or somebody stops it.
     fn wait(&self, stop: Option<BorrowedFd<'_>>) -> io::Result<bool> {
-        let left = self
-            .end
-            .map(|end| end.saturating_duration_since(Instant::now()));
-        let time = left.and_then(|left| Timespec::try_from(left).ok());
         let mut fds = arrayvec::ArrayVec::<PollFd<'_>, 2>::new();
         fds.push(PollFd::from_borrowed_fd(self.waker.as_fd(), PollFlags::IN));
         fds.extend(stop.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
-        match poll(&mut fds, time.as_ref()) {
+        match poll(&mut fds, time_to(self.end).as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
@@ -130,27 +123,58 @@ impl Drop for Running {
     }
 }
 
-/// Writes to what may block, a pipe, without being caught in it. False if it was stopped on the way.
-fn write_pieces(file: &File, bytes: &[u8], stop: Option<BorrowedFd<'_>>) -> io::Result<bool> {
+/// Writes to what may block, a pipe, without being caught in it. False if the recording was over and the reader
+/// asleep.
+fn write_pieces(
+    file: &File,
+    bytes: &[u8],
+    end: Option<Instant>,
+    stop: Option<BorrowedFd<'_>>,
+) -> io::Result<bool> {
     for mut piece in bytes.chunks(PIECE) {
         while !piece.is_empty() {
-            let mut fds = arrayvec::ArrayVec::<PollFd<'_>, 2>::new();
-            fds.push(PollFd::new(file, PollFlags::OUT));
-            fds.extend(stop.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
-            match poll(&mut fds, None) {
-                Ok(_) => {}
-                Err(rustix::io::Errno::INTR) => continue,
-                Err(error) => return Err(error.into()),
-            }
-            let ready = !fds[0].revents().is_empty();
-            drop(fds);
-            // Whoever stops it waits for a reader that is busy, and for none that sleeps.
-            if !ready && poll(&mut [PollFd::new(file, PollFlags::OUT)], Some(&PATIENCE))? == 0 {
+            // When it is over, a reader that is busy is waited for, and none that sleeps.
+            let patience = || Some(Instant::now() + PATIENCE);
+            if !takes_more(file, end, stop)? && !takes_more(file, patience(), None)? {
                 return Ok(false);
             }
-            let written = (&*file).write(piece)?;
-            piece = &piece[written..];
+            match (&*file).write(piece) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => piece = &piece[written..],
+                // A signal; or another writer filled a pipe that does not block.
+                Err(error) if is_passing(error.kind()) => {}
+                Err(error) => return Err(error),
+            }
         }
     }
     Ok(true)
+}
+
+fn is_passing(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock)
+}
+
+/// Waits until the file takes a piece, or has nobody left who reads. False if the time was over first, or somebody
+/// stopped it.
+fn takes_more(
+    file: &File,
+    end: Option<Instant>,
+    stop: Option<BorrowedFd<'_>>,
+) -> io::Result<bool> {
+    loop {
+        let mut fds = arrayvec::ArrayVec::<PollFd<'_>, 2>::new();
+        fds.push(PollFd::new(file, PollFlags::OUT));
+        fds.extend(stop.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        match poll(&mut fds, time_to(end).as_ref()) {
+            Ok(_) => return Ok(!fds[0].revents().is_empty()),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// The time that is left, as poll takes it: `None` is for ever.
+fn time_to(end: Option<Instant>) -> Option<Timespec> {
+    let left = end?.saturating_duration_since(Instant::now());
+    Timespec::try_from(left).ok()
 }

@@ -152,3 +152,88 @@ fn a_trace_has_a_line_for_each_request_response_and_event() {
         .lines()
         .all(|line| line.contains("x re") || line.contains("x ev") || line.contains("x no")));
 }
+
+#[test]
+fn a_capture_that_is_refused_leaves_the_file_as_it_was() {
+    let world = World::new(&[]);
+    let first = world.path("first.pcap");
+    let mut capture = world
+        .prepare(&["capture", "-w", first.to_str().unwrap()])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    until("the capture", || {
+        world.ask(r#"{"command":"stats"}"#)["capturing"] == true
+    });
+    let (kept, new) = (world.path("kept"), world.path("new"));
+    std::fs::write(&kept, "what was there").unwrap();
+    for path in [&kept, &new] {
+        let refused = world.command(&["capture", "-w", path.to_str().unwrap()]);
+        assert!(!refused.status.success(), "{refused:?}");
+    }
+    assert_eq!(std::fs::read_to_string(&kept).unwrap(), "what was there");
+    assert!(!new.exists(), "nothing was recorded into it");
+    kill_process(Pid::from_child(&capture), Signal::INT).unwrap();
+    assert!(capture.wait().unwrap().success());
+    // One that is not refused begins with an empty file, however long the old one was.
+    std::fs::write(&kept, vec![7; 1 << 20]).unwrap();
+    world.text(&["capture", "-w", kept.to_str().unwrap(), "--count", "3"]);
+    assert_eq!(lengths(&std::fs::read(&kept).unwrap()).len(), 3);
+}
+
+#[test]
+fn a_driver_that_stops_completes_what_is_recorded_and_says_so() {
+    let mut world = World::new(&[]);
+    let file = world.path("out.pcap");
+    let path = file.to_str().unwrap();
+    let start = |words: &[&str]| {
+        let mut command = world.prepare(words);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let capture = start(&["capture", "-w", path, "--json"]);
+    let lines = world.path("lines");
+    let trace = start(&["trace", "-w", lines.to_str().unwrap()]);
+    for what in ["capturing", "tracing"] {
+        until(what, || world.ask(r#"{"command":"stats"}"#)[what] == true);
+    }
+    until("some packets", || {
+        std::fs::metadata(&file).is_ok_and(|found| found.len() > 10_000)
+    });
+    world.text(&["stop"]);
+    assert!(world.driver.wait().unwrap().success());
+    let capture = capture.wait_with_output().unwrap();
+    assert!(capture.status.success(), "{capture:?}");
+    let report: Value = serde_json::from_slice(&capture.stdout).unwrap();
+    assert_eq!(report["driver_stopped"], true);
+    let found = lengths(&std::fs::read(&file).unwrap());
+    assert_eq!(report["recorded"], found.len());
+    let trace = trace.wait_with_output().unwrap();
+    assert!(trace.status.success(), "{trace:?}");
+    let text = String::from_utf8(trace.stdout).unwrap();
+    assert!(text.starts_with("the driver stopped: "), "{text}");
+    assert!(std::fs::read_to_string(&lines).unwrap().ends_with('\n'));
+}
+
+#[test]
+fn a_reader_that_sleeps_does_not_hold_up_a_driver_that_stops() {
+    let mut world = World::new(&[]);
+    // Nobody reads it.
+    let mut capture = world
+        .prepare(&["capture"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    until("the capture", || {
+        world.ask(r#"{"command":"stats"}"#)["capturing"] == true
+    });
+    let before = world.received();
+    until("more than a pipe holds", || world.received() > before + 500);
+    world.text(&["stop"]);
+    until("the end of the driver", || {
+        world.driver.try_wait().unwrap().is_some()
+    });
+    capture.kill().unwrap();
+    capture.wait().unwrap();
+}

@@ -132,12 +132,14 @@ fn every_driver_is_shown_and_one_that_is_told_must_be_named() {
 fn prometheus_gets_metrics_over_http_and_from_a_file() {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("vif0.prom");
-    // A port that was free a moment ago.
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = free.local_addr().unwrap();
-    drop(free);
-    let (text, path) = (address.to_string(), file.to_str().unwrap());
-    let mut world = World::new(&["--metrics", &text, "--metrics-file", path]);
+    let path = file.to_str().unwrap();
+    let mut world = World::new(&["--metrics", "127.0.0.1:0", "--metrics-file", path]);
+    let status = world.json(&["status", "--json"]);
+    let told = status["vifs"][0]["metrics"].as_str().unwrap();
+    assert!(world.text(&["status"]).contains(told), "{told}");
+    let address = told.strip_prefix("http://").unwrap();
+    let address = address.strip_suffix("/metrics").unwrap();
+    assert!(!address.ends_with(":0"), "{address}");
     let mut stream = TcpStream::connect(address).unwrap();
     stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
     let mut answer = String::new();

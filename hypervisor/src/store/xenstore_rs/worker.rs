@@ -25,8 +25,11 @@ use super::queue::Queue;
 use crate::store::WatchEvent;
 use crate::Error;
 
-/// An idle connection with watches is tried this often: nothing else tells that it died.
+/// An idle connection with watches is tried so long after it was last used, since nothing else tells that it died; and
+/// then ever more rarely, since each try wakes the machine.
 const PROBE: Duration = Duration::from_secs(5);
+/// As rarely as this in the end.
+const RAREST_PROBE: Duration = Duration::from_secs(60);
 
 /// How much longer than the deadline the asking thread waits, in case the other one hangs itself:
 /// the crate writes to the device in a loop that a full device would keep turning.
@@ -175,13 +178,18 @@ async fn serve(
     mut inbox: UnboundedReceiver<Command>,
 ) {
     let mut watches = Watches::new();
+    let mut pause = PROBE;
     loop {
-        let command = match timeout(PROBE, inbox.recv()).await {
+        let command = match timeout(pause, inbox.recv()).await {
             Ok(Some(command)) => command,
             Ok(None) => return,
-            Err(_) if watches.is_empty() || answers(&store, deadline).await => continue,
+            Err(_) if watches.is_empty() || answers(&store, deadline).await => {
+                pause = (pause * 2).min(RAREST_PROBE);
+                continue;
+            }
             Err(_) => return,
         };
+        pause = PROBE;
         let call = &command.call;
         let answer = match timeout(deadline, perform(&store, queue, &mut watches, call)).await {
             Ok(answer) => answer,

@@ -117,7 +117,8 @@ netfront top --json | jq .               a line of JSON each second")]
 netfront capture --vif 0 | tcpdump -n -r -               packets as they pass\n  \
 netfront capture --write vif0.pcap --seconds 60          into a file, for a minute\n  \
 netfront capture -w vif0.pcap --snaplen 96 --count 1000  headers of the next 1000 packets\n\n\
-Traffic never waits for the file: what is too fast for it is dropped from the capture, and counted.")]
+Traffic never waits for the file: what is too fast for it is dropped from the capture, and counted. A driver that \
+stops completes the file.")]
     Capture(crate::capture::Capture),
     /// Show what stands in the rings of a running driver, a line for each request, response and event.
     #[command(after_help = "Examples:\n  \

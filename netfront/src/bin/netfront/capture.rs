@@ -67,7 +67,11 @@ impl Extent {
         let text = match (as_json, reply["recorded"].as_u64()) {
             (true, _) => reply.to_string(),
             (false, Some(recorded)) => format!(
-                "{recorded} {what}, {} left out since the file was too slow",
+                "{}{recorded} {what}, {} left out since the file was too slow",
+                match reply["driver_stopped"] == true {
+                    true => "the driver stopped: ",
+                    false => "",
+                },
                 reply["dropped"]
             ),
             (false, None) => "whoever read has gone".into(),

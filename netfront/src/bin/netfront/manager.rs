@@ -1,8 +1,9 @@
 //! What a service manager is told (sd_notify), if there is one: when the vif is connected, how it is, and that the
 //! queue's thread lives.
 //!
-//! The proof of life costs the data path nothing: it is that some counter moved. An idle queue's thread wakes once a
-//! second, and counts that. While there is no connection, each attempt to get one counts; its waits have deadlines.
+//! The proof of life costs the data path nothing: it is that some counter moved. After each look the queue's thread is
+//! woken, which it counts: however idle it is, something has moved by the next look. While there is no connection, each
+//! attempt to get one counts; its waits have deadlines.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -87,6 +88,7 @@ impl Manager {
                 self.beat.elapsed()
             );
         }
+        service.wake();
     }
 
     /// True if the queue's thread moved since the last look, or may be waiting for the backend.

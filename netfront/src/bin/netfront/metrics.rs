@@ -18,7 +18,8 @@ use crate::stats::{flat, meanings};
 /// Where metrics are given out.
 #[derive(Debug, Clone, Args)]
 pub struct MetricsOptions {
-    /// Answer Prometheus over HTTP at this address (whoever reaches it may read; 127.0.0.1:9477 for this machine only).
+    /// Answer Prometheus over HTTP at this address (whoever reaches it may read; 127.0.0.1:9477 for this machine only; port 0:
+    /// one that is free, which `netfront status` tells).
     #[arg(long, value_name = "ADDR:PORT")]
     pub metrics: Option<SocketAddr>,
     /// Write metrics to this file every 15 seconds, for node_exporter's textfile collector (name it *.prom).
@@ -34,7 +35,9 @@ pub struct Metrics {
 /// Starts what was asked for.
 pub fn serve(options: &MetricsOptions, subject: &Arc<Subject>) -> Result<Metrics, Failure> {
     if let Some(address) = options.metrics {
-        http::serve(address, Arc::clone(subject))?;
+        let bound = http::serve(address, Arc::clone(subject))?;
+        // Set once: there is one such server.
+        let _ = subject.metrics.set(bound);
     }
     let file = match &options.metrics_file {
         Some(path) => Some(file::MetricsFile::start(path, Arc::clone(subject))?),

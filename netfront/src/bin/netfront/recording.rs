@@ -6,10 +6,10 @@
 use std::fs::File;
 use std::io::Read;
 use std::net::Shutdown;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use netfront::watch::{Limits, Watch, WHOLE};
@@ -27,22 +27,60 @@ pub fn into(path: &Path, which: &Which, question: &Value) -> Result<Value, Failu
     let socket = UnixStream::connect(&place.socket)
         .map_err(unanswered(&place.socket, "is `netfront run` up?"))?;
     let stdout = std::io::stdout();
-    let created;
-    let file = if path.as_os_str() == "-" {
-        stdout.as_fd()
-    } else {
-        created =
-            File::create(path).map_err(Failure::io(format!("creating {}", path.display())))?;
-        created.as_fd()
+    let own = match path.as_os_str() == "-" {
+        true => None,
+        false => Some(Own::open(path)?),
     };
+    let file = own
+        .as_ref()
+        .map_or_else(|| stdout.as_fd(), |own| own.file.as_fd());
+    let mut question = question.clone();
+    question["truncate"] = own.is_some().into();
+    let recorded = ask(&socket, &question, file);
+    if let (Err(_), Some(own)) = (&recorded, &own) {
+        own.forget(path);
+    }
+    recorded
+}
+
+fn ask(socket: &UnixStream, question: &Value, file: BorrowedFd<'_>) -> Result<Value, Failure> {
     let failed = || Failure::io("asking the driver");
-    end_at_signal(&socket).map_err(failed())?;
-    send_line(&socket, &question.to_string(), Some(file)).map_err(failed())?;
-    let (line, _) = read_line(&socket, Duration::MAX).map_err(Failure::io(
-        "waiting for the end of the recording (has the driver ended?)",
+    end_at_signal(socket).map_err(failed())?;
+    send_line(socket, &question.to_string(), Some(file)).map_err(failed())?;
+    let (line, _) = read_line(socket, Duration::MAX).map_err(Failure::io(
+        "waiting for the end of the recording (was the driver killed?)",
     ))?;
     let reply = serde_json::from_str(&line).map_err(|error| failed()(error.into()))?;
     accepted(reply)
+}
+
+/// The file of a recording. What is in it stays until the driver records: it may refuse.
+struct Own {
+    file: File,
+    /// It was not there before.
+    is_new: bool,
+}
+
+impl Own {
+    fn open(path: &Path) -> Result<Self, Failure> {
+        let mut options = File::options();
+        options.write(true);
+        let made = options.clone().create_new(true).open(path);
+        let is_new = made.is_ok();
+        // What is there already; also what a link points to that is not there yet.
+        let file = made.or_else(|_| options.create(true).truncate(false).open(path));
+        let file = file.map_err(Failure::io(format!("creating {}", path.display())))?;
+        Ok(Self { file, is_new })
+    }
+
+    /// Nothing was recorded: a file that was made for it is taken away.
+    fn forget(&self, path: &Path) {
+        let is_empty = self.file.metadata().is_ok_and(|found| found.len() == 0);
+        if self.is_new && is_empty {
+            // It is in nobody's way.
+            let _ = std::fs::remove_file(path);
+        }
+    }
 }
 
 /// A signal ends the question, not this program: the driver writes what it has and says how much it was.
@@ -60,6 +98,52 @@ fn end_at_signal(socket: &UnixStream) -> std::io::Result<()> {
             let _ = socket.shutdown(Shutdown::Write);
         })?;
     Ok(())
+}
+
+/// The threads that write recordings for others: the driver does not end before they are done.
+#[derive(Debug, Default)]
+pub struct Writers {
+    running: Mutex<usize>,
+    left: Condvar,
+}
+
+/// One that writes, until it is dropped.
+#[derive(Debug)]
+pub struct Writing(Arc<Writers>);
+
+impl Writers {
+    /// How long the driver's end waits for one whose reader sleeps.
+    const PATIENCE: Duration = Duration::from_secs(3);
+
+    /// One begins.
+    pub fn enter(self: &Arc<Self>) -> Writing {
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        Writing(Arc::clone(self))
+    }
+
+    /// Waits until all have written what there is and have said so, but not for ever.
+    pub fn wait(&self) {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = |running: &mut usize| *running > 0;
+        let waited = self
+            .left
+            .wait_timeout_while(running, Self::PATIENCE, waiting);
+        if *waited.unwrap_or_else(PoisonError::into_inner).0 > 0 {
+            tracing::warn!("a recording is cut off: whoever reads it does not");
+        }
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        let mut running = self
+            .0
+            .running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *running = running.saturating_sub(1);
+        self.0.left.notify_all();
+    }
 }
 
 /// A capture of this process's own driver from its start, in a thread of its own: `run --capture`.

@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use netfront::consumer::{Consumer, Echo, Tap};
@@ -89,6 +89,8 @@ pub fn drive(mut args: Run, taken: Option<&Arc<Taken>>) -> Result<(), Failure> {
         service: Arc::clone(&service),
         tap,
         watch: Arc::default(),
+        writers: Arc::default(),
+        metrics: OnceLock::new(),
         queue: args.queue.config(),
         wants: args.queue.wants(),
         confirmation: taken.map(|taken| Arc::clone(&taken.confirmation)),
@@ -153,11 +155,14 @@ pub fn drive(mut args: Run, taken: Option<&Arc<Taken>>) -> Result<(), Failure> {
         manager.look(&service);
     }
     drop(socket);
+    let done = thread.join();
+    // Now there is nothing more to record: files are completed, and whoever asked for them is told.
+    subject.watch.close();
     if let Some(capture) = capture {
         capture.end();
     }
-    let done = thread
-        .join()
+    subject.writers.wait();
+    let done = done
         .map_err(|_| Failure::Verdict("the queue's thread panicked: a bug of netfront".into()))?;
     if args.json {
         say!("{:#}", subject.report());

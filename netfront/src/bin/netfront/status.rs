@@ -115,6 +115,9 @@ fn text(report: &Value) -> String {
     line("rings", rings(&report["counters"]));
     line("packets", packets(report));
     line("process", process(&report["process"]));
+    if let Some(address) = report["metrics"].as_str() {
+        line("metrics", address.to_owned());
+    }
     lines.join("\n")
 }
 

@@ -2,8 +2,9 @@
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use netfront::connection::{Connection, Ends};
@@ -16,6 +17,7 @@ use netfront::{Link, QueueConfig, Wants};
 use serde_json::{json, Map, Value};
 
 use super::process;
+use crate::recording::Writers;
 use crate::takeover::confirm::Confirmation;
 
 /// What the answers are made of, and what can be told to.
@@ -25,6 +27,10 @@ pub struct Subject {
     pub service: Arc<Service>,
     pub tap: Option<Arc<TapCounters>>,
     pub watch: Arc<Watch>,
+    /// Who writes captures and traces for others.
+    pub writers: Arc<Writers>,
+    /// Where Prometheus is answered, if it is.
+    pub metrics: OnceLock<SocketAddr>,
     /// As the command line wants it.
     pub queue: QueueConfig,
     pub wants: Wants,
@@ -78,6 +84,9 @@ impl Subject {
                 "confirmed": left.is_none(),
                 "seconds_left": left.map(|left| left.as_secs()),
             });
+        }
+        if let Some(address) = self.metrics.get() {
+            report["metrics"] = format!("http://{address}/metrics").into();
         }
         if let Some(tap) = &self.tap {
             report["tap"] = named(tap.snapshot()).into();

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use netfront::watch::{Limits, Running, TraceFormat, WHOLE};
+use netfront::watch::{Limits, Running, TraceFormat, Watch, WHOLE};
 use serde_json::{json, Value};
 
 use super::Subject;
@@ -72,7 +72,7 @@ const REQUESTS: [Request; 9] = [
     Request {
         name: "capture",
         what: "write packets as pcap to the file that is sent along, until the client closes; \
-               snaplen, count, seconds",
+               snaplen, count, seconds; truncate: empty the file first",
         answer: |value, asked, subject| {
             record(value, asked, subject, |limits| subject.watch.capture(limits))
         },
@@ -80,7 +80,7 @@ const REQUESTS: [Request; 9] = [
     Request {
         name: "trace",
         what: "write a line for each request, response and notification of the rings to the file that is \
-               sent along, until the client closes; count, seconds, json",
+               sent along, until the client closes; count, seconds, json; truncate: empty the file first",
         answer: |value, asked, subject| {
             let format = match value["json"] == true {
                 true => TraceFormat::Json,
@@ -167,15 +167,27 @@ fn record(
             .as_f64()
             .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
     };
+    // Before it starts: the driver's end must not find nobody to wait for.
+    let writing = subject.writers.enter();
     let running = match start(limits) {
         Ok(running) => running,
         Err(error) => return now(asked, refused(&error.to_string())),
     };
+    let file = File::from(file);
+    if value["truncate"] == true {
+        // Only now: what is refused leaves the file as it was.
+        if let Err(error) = empty(&file) {
+            return now(asked, refused(&format!("emptying the file: {error}")));
+        }
+    }
     let (vif, client) = (subject.vif, asked.client);
+    let watch = Arc::clone(&subject.watch);
     let spawned = std::thread::Builder::new()
         .name("nfrecord".into())
         .spawn(move || {
-            let reply = follow(vif, running, &File::from(file), &client);
+            // The driver's end waits for it: until the client has its answer.
+            let _writing = writing;
+            let reply = follow(vif, &watch, running, &file, &client);
             // A client that has gone does not want to know.
             let _ = writeln!(&client, "{reply}");
         });
@@ -185,13 +197,22 @@ fn record(
     None
 }
 
-fn follow(vif: u32, running: Running, file: &File, client: &UnixStream) -> Value {
+/// A pipe or a device has nothing to be emptied of.
+fn empty(file: &File) -> std::io::Result<()> {
+    match file.metadata()?.is_file() {
+        true => file.set_len(0),
+        false => Ok(()),
+    }
+}
+
+fn follow(vif: u32, watch: &Watch, running: Running, file: &File, client: &UnixStream) -> Value {
     match running.write_to(file, Some(client.as_fd())) {
         Ok(totals) => json!({
             "schema": SCHEMA,
             "vif": vif,
             "recorded": totals.recorded,
             "dropped": totals.dropped,
+            "driver_stopped": watch.is_closed(),
         }),
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
             json!({ "schema": SCHEMA, "vif": vif, "reader_gone": true })

@@ -1,7 +1,7 @@
 //! One frontend of the demo, a process of its own: what it allocates is counted by its own allocator.
 //!
 //! It prints a line of JSON when it is connected, every second, when the time is over, and at the end.
-//! Allocations are those of the queue's thread: the control thread makes a few a second when it looks at the
+//! Allocations are those of the queue's thread: the control thread makes a few whenever it looks at the
 //! store, whatever the traffic.
 
 use std::io::{self, BufRead, Cursor, Write};

@@ -13,8 +13,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The longest question.
 const LONGEST: usize = 8 << 10;
 
-/// Answers at `address` from a thread of its own, for as long as the process lives.
-pub fn serve(address: SocketAddr, subject: Arc<Subject>) -> Result<(), Failure> {
+/// Answers at `address` from a thread of its own, for as long as the process lives. Returns the address as it is: of
+/// port 0 the system makes one that is free.
+pub fn serve(address: SocketAddr, subject: Arc<Subject>) -> Result<SocketAddr, Failure> {
     let what = format!("listening at {address} for Prometheus");
     let listener = TcpListener::bind(address).map_err(Failure::io(what.clone()))?;
     let bound = listener.local_addr().map_err(Failure::io(what))?;
@@ -34,7 +35,7 @@ pub fn serve(address: SocketAddr, subject: Arc<Subject>) -> Result<(), Failure> 
             }
         })
         .map_err(Failure::io("starting the thread for metrics"))?;
-    Ok(())
+    Ok(bound)
 }
 
 fn answer(mut client: TcpStream, text: &dyn Fn() -> String) -> io::Result<()> {
