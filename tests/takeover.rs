@@ -78,8 +78,12 @@ fn reset_closes_what_a_killed_driver_left_and_nothing_that_lives() {
 fn a_driver_that_took_nothing_over_has_nothing_to_confirm() {
     let stage = Stage::new();
     let nobody = stage.netfront("confirm", &[]);
-    assert_eq!(nobody.status.code(), Some(1), "{}", said(&nobody));
-    assert!(said(&nobody).contains("--take-over"), "{}", said(&nobody));
+    assert_eq!(nobody.status.code(), Some(69), "{}", said(&nobody));
+    let none = "no netfront runs here";
+    assert!(said(&nobody).contains(none), "{}", said(&nobody));
+    let named = stage.netfront("confirm", &["--vif", "0"]);
+    assert_eq!(named.status.code(), Some(1), "{}", said(&named));
+    assert!(said(&named).contains("--take-over"), "{}", said(&named));
     let _driver = stage.driver();
     let answer = stage.netfront("confirm", &[]);
     assert_eq!(answer.status.code(), Some(69));

@@ -119,6 +119,7 @@ fn a_guest_in_another_process_is_served_and_the_report_says_so() {
     serving.signal();
     let (code, report, stderr) = serving.end();
     assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(report["schema"], 1);
     assert_eq!(report["verified"]["frames"], 100);
     assert_eq!(report["counters"]["tx_packets"], 100);
     assert_eq!(report["fault"], serde_json::Value::Null);
