@@ -176,6 +176,17 @@ pub fn serve(socket: &Path, peer: &[&str], log: &Path) -> Process {
 /// A process that ends with the test, however that ends.
 pub struct Guarded(pub Child);
 
+impl Guarded {
+    /// Waits until it ends by itself, with success.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn finish(&mut self) {
+        let status = wait_for("a process to end", || self.0.try_wait().ok().flatten());
+        assert!(status.success(), "{status:?}");
+    }
+}
+
 impl Drop for Guarded {
     fn drop(&mut self) {
         let _ = self.0.kill();

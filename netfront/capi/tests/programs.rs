@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use hypervisor::{sim, DomId};
 use netback_sim::BackendHandle;
 use netfront_tests::stage::{all_came, source, Stage, FRONT};
-use netfront_tests::{skipped, until, Guarded};
+use netfront_tests::{skipped, Guarded};
 use tempfile::TempDir;
 
 const WARNINGS: [&str; 5] = ["-Wall", "-Wextra", "-Werror", "-std=c99", "-pedantic"];
@@ -123,27 +123,13 @@ impl Installed {
         program
     }
 
-    fn run(&self, program: &Path, arguments: &[&str]) -> Guest {
+    fn run(&self, program: &Path, arguments: &[&str]) -> Guarded {
         let mut command = Command::new(program);
         command
             .env("LD_LIBRARY_PATH", self.lib())
             .args(arguments)
             .stdout(Stdio::null());
-        Guest(Guarded(command.spawn().unwrap()))
-    }
-}
-
-/// A program at work. It is ended when the test is over, however it ends.
-struct Guest(Guarded);
-
-impl Guest {
-    fn finish(&mut self) {
-        let mut status = None;
-        until("the program to end", || {
-            status = self.0 .0.try_wait().unwrap();
-            status.is_some()
-        });
-        assert!(status.is_some_and(|status| status.success()), "{status:?}");
+        Guarded(command.spawn().unwrap())
     }
 }
 

@@ -11,8 +11,6 @@ use netback_sim::Peer;
 use netfront::Offload;
 use netfront_tests::Guarded;
 
-use super::until;
-
 /// `cargo test` builds the examples beside the tests: target/debug/examples, target/debug/deps.
 pub fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
@@ -53,12 +51,7 @@ impl Guest {
 
     /// Waits until it ends by itself, in order.
     pub fn finish(&mut self) {
-        let mut status = None;
-        until("the example to end", || {
-            status = self.child.0.try_wait().expect("its status");
-            status.is_some()
-        });
-        assert!(status.is_some_and(|status| status.success()), "{status:?}");
+        self.child.finish();
     }
 }
 
