@@ -4,7 +4,7 @@
 
 use std::process::{Command, Output};
 
-use netfront_tests::program;
+use netfront_tests::{program, skipped};
 use serde_json::Value;
 
 fn netfront(args: &[&str]) -> Output {
@@ -58,8 +58,7 @@ fn the_demo_has_a_row_for_each_policy_and_loses_nothing() {
 #[test]
 fn the_kernels_own_tcp_ip_works_across_the_driver() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIPPED: network namespaces need root");
-        return;
+        return skipped::not_on_this_machine("network namespaces need root");
     }
     let mib = std::env::var("TAP_MIB").unwrap_or("1024".into());
     let output = netfront(&["demo", "--tap", "--mib", &mib, "--json"]);
@@ -71,8 +70,7 @@ fn the_kernels_own_tcp_ip_works_across_the_driver() {
 #[test]
 fn off_xen_the_driver_says_so_and_probe_points_to_the_demo() {
     if std::path::Path::new("/sys/hypervisor/type").exists() {
-        eprintln!("SKIPPED: this is a guest of some hypervisor");
-        return;
+        return skipped::not_on_this_machine("it is a guest of some hypervisor");
     }
     let probe = netfront(&["probe"]);
     assert_eq!(probe.status.code(), Some(69));

@@ -6,13 +6,11 @@ use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use hypervisor::sim::server;
-use hypervisor::{DomId, Domain};
 use netback_sim::peer::{Pace, Replay};
-use netback_sim::{Backend, Config};
 use netfront::consumer::{Capture, CaptureFile, Null};
 use netfront::engine::{round, sleep};
 use netfront::{Device, PoolPolicy, QueueConfig};
+use netfront_tests::stage::Stage;
 use pcap_file::pcap::PcapReader;
 
 const RECORDED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/captures/linux-linux.pcap");
@@ -28,22 +26,17 @@ fn packets(path: &Path) -> Vec<Vec<u8>> {
 
 /// Sends the capture from the backend's side and returns what came out behind the frontend.
 fn replay(policy: PoolPolicy, untrusted: bool) -> Vec<Vec<u8>> {
-    let directory = tempfile::tempdir().unwrap();
-    let socket = directory.path().join("xen");
-    let _xen = server::spawn(&socket, server::Options::new()).unwrap();
+    let stage = Stage::new();
     let expected = packets(Path::new(RECORDED)).len() as u64;
-    let back = Domain::simulated(&socket, DomId(0)).unwrap();
     let peer = Replay::new(Path::new(RECORDED), Pace::default(), false).unwrap();
-    let backend = Backend::start(&back, Config::new(DomId(1), peer)).unwrap();
-
-    let front = Domain::simulated(&socket, DomId(1)).unwrap();
+    let backend = stage.backend(0, peer);
     let config = QueueConfig {
         policy,
         untrusted,
         ..QueueConfig::default()
     };
-    let mut device = Device::builder(0).queue(config).connect(&front).unwrap();
-    let out = directory.path().join("out.pcap");
+    let mut device = Device::builder(0).queue(config).connect(&stage.guest()).unwrap();
+    let out = stage.path("out.pcap");
     let mut consumer = Capture::new(Null, CaptureFile::create(&out, 65_535).unwrap());
     let end = Instant::now() + Duration::from_secs(60);
     while device.queue().stats().rx_packets.get() < expected {

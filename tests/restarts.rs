@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use netfront_tests::{restarts, stats, wait_for, Process};
+use netfront_tests::{restarts, serve, stats, wait_for, Process};
 use serde_json::Value;
 
 struct Stage {
@@ -24,24 +24,8 @@ impl Stage {
     }
 
     fn backend(&self) -> Process {
-        let socket = self.socket.to_str().unwrap();
-        let args = [
-            "serve",
-            "--sim",
-            socket,
-            "--generate",
-            "1500",
-            "--rate",
-            "20000",
-        ];
-        let backend = Process::start("netback-sim", &args, &self.log("backend"));
-        // The first one starts the simulated Xen: a frontend that comes before finds nothing.
-        wait_for("the simulated Xen", || {
-            hypervisor::sim::is_running(&self.socket)
-                .ok()
-                .filter(|&running| running)
-        });
-        backend
+        let peer = ["--generate", "1500", "--rate", "20000"];
+        serve(&self.socket, &peer, &self.log("backend"))
     }
 
     fn frontend(&self) -> Process {

@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 
 use rustix::process::Signal;
 
-use netfront_tests::{program, stats, wait_for, Process};
+use netfront_tests::{program, serve, skipped, stats, wait_for, Process};
 use serde_json::Value;
 
 struct Stage {
@@ -21,14 +21,7 @@ impl Stage {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("xen");
-        let args = ["serve", "--sim", socket.to_str().unwrap(), "--sink"];
-        let backend = Process::start("netback-sim", &args, &directory.path().join("back.log"));
-        // It starts the simulated Xen: a frontend that comes before finds nothing.
-        wait_for("the simulated Xen", || {
-            hypervisor::sim::is_running(&socket)
-                .ok()
-                .filter(|&running| running)
-        });
+        let backend = serve(&socket, &["--sink"], &directory.path().join("back.log"));
         Self {
             directory,
             backend,
@@ -132,7 +125,11 @@ fn a_driver_that_took_nothing_over_has_nothing_to_confirm() {
     let stage = Stage::new();
     let nobody = stage.netfront("confirm", &[]);
     assert_eq!(nobody.status.code(), Some(69), "{}", said(&nobody));
-    assert!(said(&nobody).contains("--take-over"), "{}", said(&nobody));
+    let none = "no netfront runs here";
+    assert!(said(&nobody).contains(none), "{}", said(&nobody));
+    let named = stage.netfront("confirm", &["--vif", "0"]);
+    assert_eq!(named.status.code(), Some(69), "{}", said(&named));
+    assert!(said(&named).contains("--take-over"), "{}", said(&named));
     let _driver = stage.driver();
     let answer = stage.netfront("confirm", &[]);
     assert_eq!(answer.status.code(), Some(69));
@@ -146,7 +143,7 @@ fn a_driver_that_took_nothing_over_has_nothing_to_confirm() {
 #[test]
 fn where_the_kernel_has_no_vif_there_is_nothing_to_take_over() {
     if Path::new("/sys/bus/xen/devices/vif-0").exists() {
-        return;
+        return skipped::not_on_this_machine("the kernel has a vif 0");
     }
     let stage = Stage::new();
     let refused = stage.netfront("run", &["--take-over"]);

@@ -9,6 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use common::{until, Front, FRONT};
 use hypervisor::Domain;
 use netback_sim::traffic::{Generator, Sizes, Verifier};
+use netfront_tests::skipped;
 use xen_ring::Offload;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_netback-sim");
@@ -118,6 +119,7 @@ fn a_guest_in_another_process_is_served_and_the_report_says_so() {
     serving.signal();
     let (code, report, stderr) = serving.end();
     assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(report["schema"], 1);
     assert_eq!(report["verified"]["frames"], 100);
     assert_eq!(report["counters"]["tx_packets"], 100);
     assert_eq!(report["fault"], serde_json::Value::Null);
@@ -214,7 +216,7 @@ fn wrong_arguments_and_impossible_sockets_are_told_apart() {
 #[test]
 fn off_xen_the_list_of_domains_is_refused_with_what_is_missing() {
     if Path::new("/proc/xen").exists() || Path::new("/dev/xen").exists() {
-        return;
+        return skipped::not_on_this_machine("it is a domain of Xen");
     }
     let (code, stderr) = run(&["domains", "--json"]);
     assert_eq!(code, Some(1), "{stderr}");

@@ -14,6 +14,7 @@ use std::time::Duration;
 use common::{Front, World};
 use netback_sim::peer::TapPeer;
 use netfront_tap::{header, namespace, Offloads, Tap, TapOptions, VnetHeader, HEADER_SIZE};
+use netfront_tests::skipped;
 use xen_ring::{Checksum, Gso, GsoKind, Offload};
 
 const TOTAL: usize = 8 << 20;
@@ -22,25 +23,25 @@ type Job = Box<dyn FnOnce() + Send>;
 
 /// A namespace with a TAP at 10.9.0.`host`, on a thread that does jobs there.
 fn stack(host: u8) -> Option<(Tap, mpsc::Sender<Job>)> {
+    if !skipped::there_is("ip") {
+        return None;
+    }
     let (jobs, queue) = mpsc::channel::<Job>();
     let (give, take) = mpsc::channel();
     std::thread::spawn(move || {
         if let Err(error) = namespace::enter_new() {
-            eprintln!("SKIPPED: {error}");
-            return;
+            return skipped::not_on_this_machine(error);
         }
         let tap = match Tap::open(TapOptions::default()) {
             Ok(tap) => tap,
-            Err(error) => return eprintln!("SKIPPED: {error}"),
+            Err(error) => return skipped::not_on_this_machine(error),
         };
         for arguments in [
             format!("addr add 10.9.0.{host}/24 dev {}", tap.name()),
             format!("link set {} up", tap.name()),
         ] {
             let status = Command::new("ip").args(arguments.split(' ')).status();
-            if !status.is_ok_and(|status| status.success()) {
-                return eprintln!("SKIPPED: `ip {arguments}` failed");
-            }
+            assert!(status.unwrap().success(), "ip {arguments}");
         }
         give.send(tap).unwrap();
         queue.into_iter().for_each(|job| job());

@@ -318,7 +318,7 @@ fn multicast_frames_are_filtered_once_the_guest_asks_for_it() {
 #[test]
 fn a_capture_can_be_replayed() {
     let world = World::new();
-    let file = world.dir().join("capture.pcap");
+    let file = world.path("capture.pcap");
     let backend = world.serve(Capture::new(Echo::new(), &file).unwrap());
     let mut front = Front::connect(world.guest());
     front.post(Front::slots());

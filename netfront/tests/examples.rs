@@ -5,11 +5,11 @@ mod common;
 
 use std::sync::mpsc;
 
-use hypervisor::{sim, DomId, Store};
-use netback_sim::traffic::Generator;
+use hypervisor::{sim, DomId};
 use netback_sim::{peer, BackendHandle};
+use netfront_tests::stage::{all_came, source, Stage};
 
-use common::example::{example, Guest, Stage, Wire};
+use common::example::{example, Guest, Wire};
 use common::{until, FRONT, PATIENCE};
 
 /// The MAC that the toolstack gives the guest.
@@ -136,23 +136,11 @@ fn send_sends_so_many_frames_of_a_size_and_ends() {
     assert_eq!((counters.tx_packets, counters.tx_bytes), (5000, 5_000_000));
 }
 
-fn source() -> peer::Source {
-    let generator = Generator::new("600".parse().unwrap(), 1).unwrap();
-    peer::Source::new(
-        generator,
-        peer::Pace {
-            rate: 5000,
-            burst: 10,
-            count: 0,
-        },
-    )
-}
-
 #[test]
 fn count_prints_packets_and_bytes_a_second() {
     let program = example("count");
     let world = Stage::new();
-    let _backend = world.backend(0, source());
+    let _backend = world.backend(0, source("600", 5000, 0));
     let mut count = Guest::start(&program, &world.socket, &[]);
     let counted = (0..10).any(|_| {
         let line = count.line();
@@ -169,8 +157,8 @@ fn count_prints_packets_and_bytes_a_second() {
 fn capture_writes_a_file_that_can_be_read() {
     let program = example("capture");
     let world = Stage::new();
-    let _backend = world.backend(0, source());
-    let file = world.dir.path().join("out.pcap");
+    let _backend = world.backend(0, source("600", 5000, 0));
+    let file = world.path("out.pcap");
     let path = file.to_str().unwrap();
     let arguments = ["--file", path, "--packets", "100"];
     let mut capture = Guest::start(&program, &world.socket, &arguments);
@@ -188,32 +176,9 @@ fn capture_writes_a_file_that_can_be_read() {
     );
 }
 
-/// A backend that sends so many verifiable frames of all sizes as fast as they are taken, and checks those that
-/// come.
+/// A backend that sends so many frames of all sizes as fast as they are taken.
 fn verifier(stage: &Stage, vif: u32, count: u64) -> BackendHandle {
-    verifier_for(stage, FRONT, vif, count)
-}
-
-fn verifier_for(stage: &Stage, guest: DomId, vif: u32, count: u64) -> BackendHandle {
-    let generator = Generator::new("mix".parse().unwrap(), 4).unwrap();
-    let pace = peer::Pace {
-        count,
-        ..peer::Pace::default()
-    };
-    stage.backend_for(guest, vif, peer::Source::new(generator, pace))
-}
-
-fn all_came(backend: &BackendHandle, frames: u64) {
-    until("all frames to come", || {
-        backend
-            .verified()
-            .is_some_and(|counts| counts.frames >= frames)
-    });
-    let counts = backend.verified().unwrap();
-    assert!(
-        counts.frames == frames && counts.is_clean() && counts.foreign == 0,
-        "{counts:?}"
-    );
+    stage.backend(vif, source("mix", 0, count))
 }
 
 #[test]
@@ -256,10 +221,9 @@ fn forward_goes_on_after_a_restore_with_both_vifs() {
     for backend in before {
         backend.abandon().unwrap();
     }
-    let old = format!("/local/domain/0/backend/vif/{FRONT}");
-    stage.back.native_store().unwrap().remove(&old).unwrap();
+    stage.remove_vifs_of(FRONT);
     let number = DomId(7);
-    let after = [0, 1].map(|vif| verifier_for(&stage, number, vif, 100));
+    let after = [0, 1].map(|vif| stage.backend_for(number, vif, source("mix", 0, 100)));
     saved.restore(number).unwrap();
     // The vifs connect one after the other: what the first backend sends meanwhile waits or is lost.
     until("frames both ways", || {

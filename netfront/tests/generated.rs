@@ -9,6 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use netfront_tests::skipped::there_is;
 use tempfile::TempDir;
 
 fn netfront(words: &[&str]) -> String {
@@ -37,14 +38,6 @@ fn generated(what: &str) -> TempDir {
     let dir = TempDir::new().unwrap();
     netfront(&["generate", what, "--out", &dir.path().to_string_lossy()]);
     dir
-}
-
-fn there_is(program: &str) -> bool {
-    let found = Command::new(program).arg("--version").output().is_ok();
-    if !found {
-        eprintln!("SKIPPED: there is no {program}");
-    }
-    found
 }
 
 /// What a shell answers; one that waits for what does not come is ended.

@@ -13,23 +13,18 @@ use common::toolstack::Toolstack;
 use common::{until, World, FRONT, PATIENCE};
 use hypervisor::sim::{kernel_bugs, save};
 use hypervisor::{DomId, StoreClient};
-use netback_sim::traffic::{Counts, Generator};
-use netback_sim::{peer, Backend, BackendHandle, Config};
+use netback_sim::traffic::Counts;
+use netback_sim::{Backend, BackendHandle, Config};
 use netfront::consumer::Echo;
 use netfront::engine::{serve, Service};
 use netfront::{Change, Device, Error};
+use netfront_tests::stage::source;
 
 const AFTER: DomId = DomId(7);
 
 /// A backend that sends verifiable frames and judges what comes back.
 fn backend(world: &World, number: DomId) -> BackendHandle {
-    let generator = Generator::new("mix".parse().unwrap(), 4).unwrap();
-    let pace = peer::Pace {
-        rate: 20_000,
-        burst: 16,
-        ..peer::Pace::default()
-    };
-    let mut config = Config::new(number, peer::Source::new(generator, pace));
+    let mut config = Config::new(number, source("mix", 20_000, 0));
     config.close_patience = PATIENCE;
     Backend::start(&world.back, config).expect("a backend")
 }
@@ -83,9 +78,7 @@ impl Vif {
         if let Some(old) = self.backend.take() {
             old.abandon().expect("abandoned");
         }
-        let old = format!("/local/domain/0/backend/vif/{}", self.number);
-        let mut store = self.world.back.native_store().expect("a store");
-        hypervisor::Store::remove(&mut store, &old).expect("removed");
+        self.world.stage.remove_vifs_of(self.number);
         self.backend = Some(backend(&self.world, number));
         saved.restore(number).expect("restored");
         self.number = number;

@@ -5,46 +5,35 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Instant;
 
-use hypervisor::sim::server::{self, Options, Running};
-use hypervisor::{DomId, Domain};
-use netback_sim::{peer, Backend, BackendHandle, Config};
-use tempfile::TempDir;
-
-const PATIENCE: Duration = Duration::from_secs(20);
+use netback_sim::{peer, BackendHandle};
+use netfront_tests::stage::Stage;
+use netfront_tests::{Guarded, PATIENCE};
 
 /// A simulated Xen with a backend, and a socket for what a service manager would be told.
 struct World {
     _backend: BackendHandle,
-    _back: Domain,
-    _server: Running,
     manager: UnixDatagram,
-    dir: TempDir,
+    stage: Stage,
 }
 
 impl World {
     fn new() -> Self {
-        let dir = TempDir::new().unwrap();
-        let socket = dir.path().join("xen");
-        let server = server::spawn(&socket, Options::new()).unwrap();
-        let back = Domain::simulated(&socket, DomId(0)).unwrap();
-        let config = Config::new(DomId(1), peer::Sink::default());
-        let backend = Backend::start(&back, config).unwrap();
-        let manager = UnixDatagram::bind(dir.path().join("notify")).unwrap();
+        let stage = Stage::new();
+        let backend = stage.backend(0, peer::Sink::default());
+        let manager = UnixDatagram::bind(stage.path("notify")).unwrap();
         manager.set_read_timeout(Some(PATIENCE)).unwrap();
         Self {
             _backend: backend,
-            _back: back,
-            _server: server,
             manager,
-            dir,
+            stage,
         }
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
+        self.stage.path(name)
     }
 
     /// The driver with this configuration, as a service manager starts it.
@@ -59,7 +48,7 @@ impl World {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        Driver(child)
+        Driver(Guarded(child))
     }
 
     fn configuration(&self, more: &str) -> String {
@@ -81,28 +70,21 @@ impl World {
     }
 }
 
-struct Driver(Child);
+struct Driver(Guarded);
 
 impl Driver {
     fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_child(&self.0);
+        let pid = rustix::process::Pid::from_child(&self.0 .0);
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
     /// What it logged, after it ended with success.
     fn log(mut self) -> String {
         let mut text = String::new();
-        let mut stderr = self.0.stderr.take().unwrap();
+        let mut stderr = self.0 .0.stderr.take().unwrap();
         stderr.read_to_string(&mut text).unwrap();
-        assert!(self.0.wait().unwrap().success(), "{text}");
+        assert!(self.0 .0.wait().unwrap().success(), "{text}");
         text
-    }
-}
-
-impl Drop for Driver {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 
@@ -167,7 +149,7 @@ fn a_mistake_in_the_file_stops_the_start_and_leaves_a_running_driver_as_it_is() 
     let world = World::new();
     let failed = world.start(&world.configuration("dead-line = 5\n"), &[]);
     let output = {
-        let mut failed = failed;
+        let mut failed = failed.0;
         let mut text = String::new();
         failed
             .0

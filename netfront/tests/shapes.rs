@@ -1,23 +1,22 @@
 //! The shape of every table and of every JSON report: names and kinds, without the numbers. Scripts depend on them.
 //!
 //! They are kept in `tests/shapes`. After a change: `UPDATE=1 cargo test -p netfront --test shapes`, and read the
-//! difference: a name that goes or changes its kind needs another `schema`.
+//! difference: a name that goes or changes its kind needs another `schema`. What `take`, `give` and `confirm` report,
+//! which need a vif of the kernel's, is kept beside their code.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "common/driver.rs"]
+mod driver;
 
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
-use hypervisor::sim::server::{self, Options};
-use hypervisor::{DomId, Domain};
-use netback_sim::{peer, Backend, Config};
 use serde_json::Value;
 
-const NETFRONT: &str = env!("CARGO_BIN_EXE_netfront");
+use driver::{netfront, World};
 
-fn netfront(words: &[&str]) -> String {
-    let output = Command::new(NETFRONT).args(words).output().unwrap();
+fn run(words: &[&str]) -> String {
+    let output = netfront().args(words).output().unwrap();
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -39,119 +38,210 @@ fn shape(path: &str, value: &Value, lines: &mut Vec<String>) {
         }
         Value::Null => lines.push(format!("{path}: null")),
         Value::Bool(_) => lines.push(format!("{path}: bool")),
-        Value::Number(number) if path == ".schema" => lines.push(format!("{path}: {number}")),
+        Value::Number(number) if path.ends_with(".schema") => {
+            lines.push(format!("{path}: {number}"));
+        }
         Value::Number(_) => lines.push(format!("{path}: number")),
         Value::String(_) => lines.push(format!("{path}: string")),
     }
 }
 
-fn json(words: &[&str]) -> String {
-    let text = netfront(words);
-    let value =
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{words:?}: {error}\n{text}"));
-    let mut lines = Vec::new();
-    shape("", &value, &mut lines);
-    lines.join("\n") + "\n"
-}
-
-/// A table without its numbers and widths.
-fn table(words: &[&str]) -> String {
-    let word = |word: &str| match word.chars().next() {
-        Some('0'..='9') => "N".to_owned(),
-        Some('-') => "-".to_owned(),
-        _ if word == "n/a" => "N".to_owned(),
-        _ => word.to_owned(),
-    };
-    let line = |line: &str| {
-        line.split_whitespace()
-            .map(word)
-            .collect::<Vec<_>>()
-            .join(" ")
-    };
-    netfront(words)
-        .lines()
-        .map(line)
-        .collect::<Vec<_>>()
-        .join("\n")
-        + "\n"
-}
-
-fn keep(name: &str, now: &str, wrong: &mut Vec<String>) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/shapes")
-        .join(name);
-    if std::env::var_os("UPDATE").is_some() {
-        fs::write(path, now).unwrap();
-    } else if fs::read_to_string(path).ok().as_deref() != Some(now) {
-        wrong.push(format!("{name}:\n{now}"));
+/// A line without its numbers, widths and units.
+fn masked(line: &str) -> String {
+    let mut words = Vec::new();
+    let mut after_number = false;
+    for word in line.split_whitespace() {
+        let bare = word.trim_start_matches('(');
+        let before = &word[..word.len() - bare.len()];
+        let number = word == "n/a" || bare.starts_with(|first: char| first.is_ascii_digit());
+        let unit = word.trim_end_matches([')', ',', ':', ';']);
+        words.push(match word.chars().next() {
+            _ if number => format!("{before}N"),
+            // How many there are decides over the unit.
+            _ if after_number && ["B", "KiB", "MiB", "GiB"].contains(&unit) => "bytes".to_owned(),
+            Some('-') => "-".to_owned(),
+            // A pool as a bar.
+            Some('[') => "[bar".to_owned(),
+            _ => word.to_owned(),
+        });
+        after_number = number;
     }
+    words.join(" ")
 }
 
-struct Driver(Child);
+/// What was found, and how it differs from what is kept.
+#[derive(Default)]
+struct Kept {
+    wrong: Vec<String>,
+}
 
-impl Drop for Driver {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+impl Kept {
+    fn keep(&mut self, name: &str, lines: &[String]) {
+        let now = lines.join("\n") + "\n";
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/shapes")
+            .join(name);
+        if std::env::var_os("UPDATE").is_some() {
+            fs::write(path, now).unwrap();
+        } else if fs::read_to_string(path).ok().as_ref() != Some(&now) {
+            self.wrong.push(format!("{name}:\n{now}"));
+        }
+    }
+
+    fn table(&mut self, name: &str, text: &str) {
+        let lines: Vec<String> = text.lines().map(masked).collect();
+        self.keep(&format!("{name}.table"), &lines);
+    }
+
+    fn json(&mut self, name: &str, text: &str) {
+        let value: Value = serde_json::from_str(text)
+            .unwrap_or_else(|error| panic!("{name}: {error}\n{text}"));
+        let mut lines = Vec::new();
+        shape("", &value, &mut lines);
+        self.keep(&format!("{name}.json"), &lines);
+    }
+
+    /// Both forms of what a command says that finds a driver.
+    fn both(&mut self, world: &World, name: &str, words: &[&str]) {
+        self.table(name, &world.text(words));
+        self.json(name, &world.text(&[words, &["--json"]].concat()));
+    }
+
+    /// Both forms of what a command says without a driver.
+    fn alone(&mut self, name: &str, words: &[&str]) {
+        self.table(name, &run(words));
+        self.json(name, &run(&[words, &["--json"]].concat()));
+    }
+
+    fn end(self) {
+        let how = "if it is meant: UPDATE=1 cargo test -p netfront --test shapes";
+        assert!(self.wrong.is_empty(), "{how}\n\n{}", self.wrong.join("\n"));
     }
 }
 
 #[test]
-fn tables_and_reports_have_the_names_that_scripts_know() {
-    let dir = tempfile::tempdir().unwrap();
-    let socket = dir.path().join("xen");
-    let sim = socket.to_str().unwrap();
-    let _server = server::spawn(&socket, Options::new()).unwrap();
-    let back = Domain::simulated(&socket, DomId(0)).unwrap();
-    let _backend = Backend::start(&back, Config::new(DomId(1), peer::Sink::default())).unwrap();
-    let mut command = Command::new(NETFRONT);
-    command
-        .args(["run", "--echo", "--sim", sim])
-        .stderr(Stdio::null());
-    let _driver = Driver(command.spawn().unwrap());
-    let start = Instant::now();
-    while !netfront(&["stats", "--sim", sim]).contains(", connected") {
-        assert!(
-            start.elapsed() < Duration::from_secs(20),
-            "it does not connect"
-        );
-        std::thread::sleep(Duration::from_millis(50));
-    }
+fn what_a_running_driver_shows_has_the_names_that_scripts_know() {
+    let world = World::new(&[]);
+    let mut kept = Kept::default();
+    kept.both(&world, "stats", &["stats"]);
+    let explained = world.text(&["stats", "--explain", "--json"]);
+    kept.json("stats-explain", &explained);
+    kept.both(&world, "status", &["status"]);
+    kept.both(
+        &world,
+        "top",
+        &["top", "--interval", "0.2", "--count", "1"],
+    );
+    // Its exit code says whether the vif can be used, on a machine that may have no /dev/net/tun.
+    let probe = |words: &[&str]| String::from_utf8(world.command(words).stdout).unwrap();
+    kept.json("probe", &probe(&["probe", "--json"]));
+    let text = probe(&["probe"]);
+    // What comes before is about the machine.
+    let vif = text.find("ok       vif: ").expect(&text);
+    kept.table("probe", &text[vif..]);
+    kept.end();
+}
 
-    let mut wrong = Vec::new();
-    keep("stats.table", &table(&["stats", "--sim", sim]), &mut wrong);
-    keep(
-        "stats.json",
-        &json(&["stats", "--sim", sim, "--json"]),
-        &mut wrong,
-    );
-    keep(
-        "probe.json",
-        &json(&["probe", "--sim", sim, "--json"]),
-        &mut wrong,
-    );
-    let demo = ["demo", "--seconds", "2", "--policy", "pool"];
-    keep("demo.table", &table(&demo), &mut wrong);
-    keep(
-        "demo.json",
-        &json(&[&demo[..], &["--json"]].concat()),
-        &mut wrong,
-    );
-    let bench = [
-        "bench",
-        "--seconds",
-        "0.05",
-        "--sizes",
-        "64",
-        "--policies",
-        "pool",
-    ];
-    keep("bench.table", &table(&bench), &mut wrong);
-    keep(
-        "bench.json",
-        &json(&[&bench[..], &["--json"]].concat()),
-        &mut wrong,
-    );
-    let how = "if it is meant: UPDATE=1 cargo test -p netfront --test shapes";
-    assert!(wrong.is_empty(), "{how}\n\n{}", wrong.join("\n"));
+#[test]
+fn what_a_driver_answers_that_is_told_something_has_the_names_that_scripts_know() {
+    let world = World::new(&[]);
+    let mut kept = Kept::default();
+    let file = world.path("out.pcap");
+    let capture = ["capture", "--count", "20", "--write", file.to_str().unwrap()];
+    kept.both(&world, "capture", &capture);
+    for order in ["kick", "pause", "resume"] {
+        kept.both(&world, order, &[order]);
+    }
+    kept.json("stop", &world.text(&["stop", "--json"]));
+    let world = World::new(&[]);
+    kept.table("stop", &world.text(&["stop"]));
+
+    let mut world = World::new(&[]);
+    world.driver.0.kill().unwrap();
+    world.driver.0.wait().unwrap();
+    kept.both(&world, "reset", &["reset"]);
+    kept.end();
+}
+
+#[test]
+fn a_trace_has_the_names_that_scripts_know() {
+    let world = World::new(&[]);
+    let mut kept = Kept::default();
+    let trace = ["trace", "--count", "1000"];
+    let text = world.text(&trace);
+    let json = world.text(&[&trace[..], &["--json"]].concat());
+    let objects: Vec<Value> = json
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let (mut lines, mut shapes) = (Vec::new(), Vec::new());
+    // Whether there are events and notifications among these is chance.
+    for (ring, what) in [
+        ("rx", "request"),
+        ("rx", "response"),
+        ("tx", "request"),
+        ("tx", "response"),
+    ] {
+        let start = format!("N {ring} {what} ");
+        let mut found = text.lines().map(masked);
+        lines.extend(found.find(|line| line.starts_with(&start)));
+        let mut found = objects.iter();
+        let found = found.find(|line| line["ring"] == ring && line["what"] == what);
+        shape(&format!("{ring} {what} "), found.unwrap(), &mut shapes);
+    }
+    kept.keep("trace.table", &lines);
+    kept.keep("trace.json", &shapes);
+    kept.end();
+}
+
+#[test]
+fn metrics_have_the_names_that_dashboards_know() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("vif0.prom");
+    let _world = World::new(&["--metrics-file", file.to_str().unwrap()]);
+    let text = fs::read_to_string(&file).unwrap();
+    let lines: Vec<String> = text
+        .lines()
+        .filter(|line| !line.starts_with("# HELP"))
+        .map(|line| match line.rsplit_once(' ') {
+            Some((name, _)) if !line.starts_with('#') => format!("{name} N"),
+            _ => line.to_owned(),
+        })
+        .collect();
+    let mut kept = Kept::default();
+    kept.keep("metrics.text", &lines);
+    kept.end();
+}
+
+#[test]
+fn demo_and_bench_have_the_names_that_scripts_know() {
+    let mut kept = Kept::default();
+    kept.alone("demo", &["demo", "--seconds", "2", "--policy", "pool"]);
+    let bench = "bench --seconds 0.05 --sizes 64 --policies pool";
+    let bench: Vec<&str> = bench.split(' ').collect();
+    kept.alone("bench", &bench);
+    kept.end();
+}
+
+#[test]
+fn every_command_that_reports_has_json_and_every_json_that_is_kept_names_its_schema() {
+    let help = run(&["--help"]);
+    let list = help.split("Commands:\n").nth(1).unwrap();
+    let commands = list
+        .lines()
+        .take_while(|line| !line.is_empty())
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next());
+    for command in commands.filter(|name| *name != "help") {
+        let help = run(&[command, "--help"]);
+        assert!(help.contains("--json"), "{command}: {help}");
+    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/shapes");
+    for file in fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_some_and(|end| end == "json") {
+            let shape = fs::read_to_string(&path).unwrap();
+            assert!(shape.contains(".schema: 1\n"), "{}", path.display());
+        }
+    }
 }

@@ -1,8 +1,13 @@
-//! What the tests share: the programs as processes, and a deadline for everything.
+//! What the tests of all crates share: a deadline for everything, skips that are counted, a simulated Xen, and the
+//! programs as processes.
 
 #![deny(unsafe_code)]
 // A test fails by panicking.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+pub mod skipped;
+#[cfg(feature = "sim")]
+pub mod stage;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -13,18 +18,35 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// Waits until `reached` gives something.
+/// A deadline for what takes one. Far more than anything needs.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a test waits: six times the handshake's deadline.
+const WAIT: Duration = Duration::from_secs(60);
+
+/// Waits until `reached` gives something. For what is asked of another process.
 ///
 /// # Panics
-/// After 60 seconds: six times the handshake's deadline.
-pub fn wait_for<T>(what: &str, mut reached: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + Duration::from_secs(60);
+/// After 60 seconds.
+pub fn wait_for<T>(what: &str, reached: impl FnMut() -> Option<T>) -> T {
+    look_again(what, Duration::from_millis(10), reached)
+}
+
+/// Waits until `done` says so.
+///
+/// # Panics
+/// After 60 seconds.
+pub fn until(what: &str, mut done: impl FnMut() -> bool) {
+    look_again(what, Duration::from_millis(1), || done().then_some(()));
+}
+
+fn look_again<T>(what: &str, pause: Duration, mut reached: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + WAIT;
     loop {
         if let Some(value) = reached() {
             return value;
         }
-        assert!(Instant::now() < end, "waited 60 s for {what}");
-        std::thread::sleep(Duration::from_millis(10));
+        assert!(Instant::now() < end, "waited {WAIT:?} for {what}");
+        std::thread::sleep(pause);
     }
 }
 
@@ -65,7 +87,7 @@ pub fn program(name: &str) -> PathBuf {
 
 /// A program of the project that runs. It is killed when this is dropped.
 pub struct Process {
-    child: Child,
+    child: Guarded,
     /// What it writes to standard error.
     log: PathBuf,
 }
@@ -89,20 +111,20 @@ impl Process {
             .spawn()
             .expect("the program starts");
         Self {
-            child,
+            child: Guarded(child),
             log: log.to_owned(),
         }
     }
 
     /// Kills it as `kill -9` does.
     pub fn kill(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.child.0.kill();
+        let _ = self.child.0.wait();
     }
 
     /// Sends it a signal.
     pub fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_child(&self.child);
+        let pid = rustix::process::Pid::from_child(&self.child.0);
         let _ = rustix::process::kill_process(pid, signal);
     }
 
@@ -113,7 +135,7 @@ impl Process {
     pub fn terminate(&mut self) -> Option<i32> {
         self.signal(rustix::process::Signal::TERM);
         let status = wait_for("the end of a process", || {
-            self.child.try_wait().ok().flatten()
+            self.child.0.try_wait().ok().flatten()
         });
         status.code()
     }
@@ -123,7 +145,7 @@ impl Process {
     /// # Panics
     /// If it has ended.
     pub fn descriptors(&self) -> usize {
-        let path = format!("/proc/{}/fd", self.child.id());
+        let path = format!("/proc/{}/fd", self.child.0.id());
         fs::read_dir(&path)
             .unwrap_or_else(|_| panic!("it has ended: {}", self.errors()))
             .count()
@@ -159,9 +181,41 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+/// The program netback-sim, with this other end of the wire, and the simulated Xen that it starts: a frontend that comes
+/// before finds nothing.
+///
+/// # Panics
+/// If it does not start.
+#[cfg(feature = "sim")]
+pub fn serve(socket: &Path, peer: &[&str], log: &Path) -> Process {
+    let sim = socket.to_str().expect("a path that is text");
+    let args = [&["serve", "--sim", sim], peer].concat();
+    let backend = Process::start("netback-sim", &args, log);
+    wait_for("the simulated Xen", || {
+        let running = hypervisor::sim::is_running(socket).ok();
+        running.filter(|&running| running)
+    });
+    backend
+}
+
+/// A process that ends with the test, however that ends.
+pub struct Guarded(pub Child);
+
+impl Guarded {
+    /// Waits until it ends by itself, with success.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn finish(&mut self) {
+        let status = wait_for("a process to end", || self.0.try_wait().ok().flatten());
+        assert!(status.success(), "{status:?}");
+    }
+}
+
+impl Drop for Guarded {
     fn drop(&mut self) {
-        self.kill();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

@@ -1,36 +1,29 @@
 //! The committed bindings are what the headers say, and what they say is what the code relies on.
 
-use std::io::Write;
 use std::mem::{align_of, offset_of, size_of};
 
+use netfront_tests::skipped;
 use xen_sys::{ctrl, gnttab, toollog};
 
 #[path = "../src/generate.rs"]
 mod generate;
-
-/// Past the capture of a passing test's output: a test that did nothing must not look like one that passed.
-fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
-}
 
 #[test]
 fn the_committed_bindings_match_the_installed_headers() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bindings");
     for binding in generate::BINDINGS {
         if !binding.header_is_installed() {
-            say(&format!(
-                "SKIPPED: {} was not compared, its header is not here (Debian package libxen-dev)",
-                binding.file
+            let file = binding.file;
+            skipped::not_installed(format_args!(
+                "libxen-dev, with whose headers {file} is compared"
             ));
             continue;
         }
         let made = match binding.generate() {
             Ok(made) => made,
             Err(error) if error.contains("libclang") => {
-                say(&format!(
-                    "SKIPPED: {} was not compared: {error}",
-                    binding.file
-                ));
+                let file = binding.file;
+                skipped::not_installed(format_args!("libclang, with which {file} is compared: {error}"));
                 continue;
             }
             Err(error) => panic!("{error}"),

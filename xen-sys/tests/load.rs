@@ -1,7 +1,6 @@
 //! Loading: what is found works, what is missing is named with its package.
 
-use std::io::Write;
-
+use netfront_tests::skipped;
 use xen_sys::{ctrl::Control, evtchn::EventChannel, gnttab::GrantTable, Library, LoadError};
 
 /// Loads a library; when it is not installed, the error must say what to install.
@@ -15,7 +14,7 @@ fn load<L: Library>() -> Option<L> {
                 text.contains(L::SONAME) && text.contains(L::PACKAGE),
                 "{text}"
             );
-            let _ = writeln!(std::io::stderr(), "SKIPPED in part: {text}");
+            skipped::not_installed(text);
             None
         }
     }
@@ -34,7 +33,7 @@ fn opening_event_channels_off_xen_fails_without_harm() {
         return;
     };
     if std::path::Path::new("/dev/xen/evtchn").exists() {
-        return;
+        return skipped::not_on_this_machine("it is a domain of Xen, so opening event channels works");
     }
     // SAFETY: a null logger is allowed; the handle is not used.
     let handle = unsafe { library.xenevtchn_open(std::ptr::null_mut(), 0) };

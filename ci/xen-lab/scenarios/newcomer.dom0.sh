@@ -7,6 +7,7 @@ guest_must as_delivered
 within 30 "the guest answers" ping -c 1 -W 1 10.77.0.2
 guest_must kernel_log_from_here
 guest_must probed
+guest cat /run/lab/probe-first.txt >"$RESULTS/probe.txt"
 saw "probe --fix loads modules and raises the limit"
 guest_must remember
 

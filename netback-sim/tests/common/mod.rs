@@ -3,28 +3,27 @@
 #![allow(dead_code)]
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use hypervisor::sim::server::{self, Options, Running};
-use hypervisor::{Access, DomId, Domain, EventChannels, Port, SharedPages, Store, StoreClient};
+use hypervisor::sim::server::Options;
+use hypervisor::{Access, Domain, EventChannels, Port, SharedPages, Store, StoreClient};
 use netback_sim::traffic::{Generator, Sizes};
 use netback_sim::{Backend, BackendHandle, Config, Peer, State};
-use tempfile::TempDir;
+use netfront_tests::stage::{Stage, BACK};
 use xen_ring::{
     receive, transmit, FrontRing, Layout, Notify, Offload, Rx, RxPacket, Status, Tx, TxFragment,
     PAGE_SIZE,
 };
 
-pub const PATIENCE: Duration = Duration::from_secs(20);
-const BACK: DomId = DomId(0);
-pub const FRONT: DomId = DomId(1);
+pub use netfront_tests::stage::FRONT;
+pub use netfront_tests::{until, PATIENCE};
+
 const SLOTS: usize = 256;
 
 /// A simulated Xen with a domain 0.
 pub struct World {
     pub back: Domain,
-    server: Option<Running>,
-    dir: TempDir,
+    stage: Stage,
 }
 
 impl World {
@@ -34,20 +33,16 @@ impl World {
 
     /// The guest can share so many pages.
     pub fn with_grant_limit(pages: usize) -> World {
-        let dir = TempDir::new().unwrap();
-        let socket = dir.path().join("xen");
-        let server = server::spawn(&socket, Options::new().grant_limit(pages));
-        let server = server.expect("a simulated Xen");
+        let stage = Stage::with(Options::new().grant_limit(pages));
         World {
-            back: Domain::simulated(&socket, BACK).expect("domain 0"),
-            server: Some(server),
-            dir,
+            back: stage.back.clone(),
+            stage,
         }
     }
 
     /// The guest's domain: one process at a time can be it.
     pub fn guest(&self) -> Domain {
-        Domain::simulated(&self.dir.path().join("xen"), FRONT).expect("domain 1")
+        self.stage.guest()
     }
 
     pub fn serve(&self, peer: impl Peer + 'static) -> BackendHandle {
@@ -68,11 +63,12 @@ impl World {
 
     /// The simulated Xen, and with it the store, is gone from now on.
     pub fn end(&mut self) {
-        self.server = None;
+        self.stage.end();
     }
 
-    pub fn dir(&self) -> &std::path::Path {
-        self.dir.path()
+    /// A file beside the simulated Xen's socket.
+    pub fn path(&self, name: &str) -> std::path::PathBuf {
+        self.stage.path(name)
     }
 }
 
@@ -100,15 +96,6 @@ impl Default for Shape {
             ],
             state: State::Connected,
         }
-    }
-}
-
-/// Waits until `done` says so.
-pub fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !done() {
-        assert!(Instant::now() < deadline, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

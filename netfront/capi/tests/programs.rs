@@ -3,16 +3,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Output, Stdio};
 
-use hypervisor::sim::server::{self, Options, Running};
-use hypervisor::{sim, DomId, Domain, Store};
-use netback_sim::traffic::Generator;
-use netback_sim::{peer, Backend, BackendHandle, Config};
+use hypervisor::{sim, DomId};
+use netback_sim::BackendHandle;
+use netfront_tests::stage::{all_came, source, Stage, FRONT};
+use netfront_tests::{skipped, Guarded};
 use tempfile::TempDir;
 
-const PATIENCE: Duration = Duration::from_secs(60);
 const WARNINGS: [&str; 5] = ["-Wall", "-Wextra", "-Werror", "-std=c99", "-pedantic"];
 
 fn here() -> &'static Path {
@@ -125,100 +123,19 @@ impl Installed {
         program
     }
 
-    fn run(&self, program: &Path, arguments: &[&str]) -> Guest {
+    fn run(&self, program: &Path, arguments: &[&str]) -> Guarded {
         let mut command = Command::new(program);
         command
             .env("LD_LIBRARY_PATH", self.lib())
             .args(arguments)
             .stdout(Stdio::null());
-        Guest(command.spawn().unwrap())
+        Guarded(command.spawn().unwrap())
     }
 }
 
-/// A program at work. It is ended when the test is over, however it ends.
-struct Guest(Child);
-
-impl Guest {
-    fn finish(&mut self) {
-        let mut status = None;
-        until("the program to end", || {
-            status = self.0.try_wait().unwrap();
-            status.is_some()
-        });
-        assert!(status.is_some_and(|status| status.success()), "{status:?}");
-    }
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !done() {
-        assert!(Instant::now() < end, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// A simulated Xen whose driver domain is in the test.
-struct World {
-    socket: PathBuf,
-    back: Domain,
-    _server: Running,
-    _dir: TempDir,
-}
-
-impl World {
-    fn new() -> Self {
-        let dir = TempDir::new().unwrap();
-        let socket = dir.path().join("xen");
-        let server = server::spawn(&socket, Options::new()).unwrap();
-        let back = Domain::simulated(&socket, DomId(0)).unwrap();
-        Self {
-            socket,
-            back,
-            _server: server,
-            _dir: dir,
-        }
-    }
-
-    fn socket(&self) -> &str {
-        self.socket.to_str().unwrap()
-    }
-
-    /// A backend that sends so many verifiable frames (0: without end), and checks those that come.
-    fn backend(&self, count: u64) -> BackendHandle {
-        self.backend_for(DomId(1), count)
-    }
-
-    fn backend_for(&self, guest: DomId, count: u64) -> BackendHandle {
-        let generator = Generator::new("mix".parse().unwrap(), 1).unwrap();
-        let pace = peer::Pace {
-            rate: 5000,
-            burst: 10,
-            count,
-        };
-        let source = peer::Source::new(generator, pace);
-        Backend::start(&self.back, Config::new(guest, source)).unwrap()
-    }
-}
-
-/// All frames went to the guest, and each came back as it was.
-fn all_came_back(backend: &BackendHandle, frames: u64) {
-    until("all frames to come back", || {
-        backend
-            .verified()
-            .is_some_and(|counts| counts.frames >= frames)
-    });
-    let counts = backend.verified().unwrap();
-    assert!(
-        counts.frames == frames && counts.is_clean() && counts.foreign == 0,
-        "{counts:?}"
-    );
+/// A backend that sends so many verifiable frames (0: without end), and checks those that come.
+fn backend(stage: &Stage, guest: DomId, count: u64) -> BackendHandle {
+    stage.backend_for(guest, 0, source("mix", 5000, count))
 }
 
 #[test]
@@ -228,66 +145,64 @@ fn echo_in_c_sends_every_frame_back_with_either_library() {
         installed.shared("examples/echo.c"),
         installed.whole("examples/echo.c"),
     ] {
-        let world = World::new();
-        let backend = world.backend(500);
-        let arguments = ["--sim", world.socket(), "--packets", "500"];
+        let stage = Stage::new();
+        let serving = backend(&stage, FRONT, 500);
+        let arguments = ["--sim", stage.sim(), "--packets", "500"];
         let mut guest = installed.run(&program, &arguments);
-        all_came_back(&backend, 500);
+        all_came(&serving, 500);
         guest.finish();
-        assert_eq!(backend.fault(), None);
+        assert_eq!(serving.fault(), None);
     }
 }
 
 #[test]
 fn echo_in_c_connects_anew_when_the_backend_comes_back() {
     let installed = Installed::new();
-    let world = World::new();
+    let stage = Stage::new();
     let program = installed.shared("examples/echo.c");
-    let first = world.backend(100);
-    let guest = installed.run(&program, &["--sim", world.socket()]);
-    all_came_back(&first, 100);
+    let first = backend(&stage, FRONT, 100);
+    let guest = installed.run(&program, &["--sim", stage.sim()]);
+    all_came(&first, 100);
     first.stop().unwrap();
-    let second = world.backend(100);
-    all_came_back(&second, 100);
+    let second = backend(&stage, FRONT, 100);
+    all_came(&second, 100);
     drop(guest);
 }
 
 #[test]
 fn echo_in_c_goes_on_after_a_restore_and_breaks_no_kernel() {
     let installed = Installed::new();
-    let world = World::new();
+    let stage = Stage::new();
     let program = installed.shared("examples/echo.c");
-    let mut backend = world.backend(100);
-    let guest = installed.run(&program, &["--sim", world.socket()]);
-    all_came_back(&backend, 100);
-    let mut number = DomId(1);
+    let mut serving = backend(&stage, FRONT, 100);
+    let guest = installed.run(&program, &["--sim", stage.sim()]);
+    all_came(&serving, 100);
+    let mut number = FRONT;
     for next in [DomId(7), DomId(7)] {
-        let saved = sim::save(&world.socket, number).unwrap();
-        backend.abandon().unwrap();
-        let old = format!("/local/domain/0/backend/vif/{number}");
-        world.back.native_store().unwrap().remove(&old).unwrap();
-        backend = world.backend_for(next, 100);
+        let saved = sim::save(&stage.socket, number).unwrap();
+        serving.abandon().unwrap();
+        stage.remove_vifs_of(number);
+        serving = backend(&stage, next, 100);
         saved.restore(next).unwrap();
         number = next;
-        all_came_back(&backend, 100);
+        all_came(&serving, 100);
     }
     drop(guest);
-    assert_eq!(sim::kernel_bugs(&world.socket).unwrap(), 0);
+    assert_eq!(sim::kernel_bugs(&stage.socket).unwrap(), 0);
 }
 
 #[test]
 fn what_a_c_program_does_wrong_is_refused_and_does_no_harm() {
     let installed = Installed::new();
-    let world = World::new();
-    let _backend = world.backend(0);
+    let stage = Stage::new();
+    let _backend = backend(&stage, FRONT, 0);
     let program = installed.shared("tests/misuse.c");
-    installed.run(&program, &[world.socket()]).finish();
+    installed.run(&program, &[stage.sim()]).finish();
 }
 
 #[test]
 fn the_header_is_good_cpp_too() {
-    if Command::new("c++").arg("--version").output().is_err() {
-        eprintln!("SKIPPED: c++ is not here");
+    if !skipped::there_is("c++") {
         return;
     }
     let installed = Installed::new();

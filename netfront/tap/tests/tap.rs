@@ -1,7 +1,7 @@
 //! Real TAPs, each in a network namespace of its own: the machine's interfaces are never touched.
 //!
 //! They need CAP_NET_ADMIN and CAP_SYS_ADMIN (root), /dev/net/tun and the program `ip`; without
-//! them a test says so on stderr and passes.
+//! them a test says that it is skipped, and passes.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::io::{IoSlice, IoSliceMut, Read, Write};
@@ -15,19 +15,22 @@ use std::time::{Duration, Instant};
 use netfront_tap::{
     header, namespace, Error, Offloads, Sent, Tap, TapOptions, VnetHeader, HEADER_SIZE,
 };
+use netfront_tests::skipped;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs `test` on a thread in a new network namespace, or says why not.
 fn isolated(test: impl FnOnce() + Send) {
     if !std::path::Path::new("/dev/net/tun").exists() {
-        eprintln!("SKIPPED: there is no /dev/net/tun");
+        return skipped::not_on_this_machine("there is no /dev/net/tun");
+    }
+    if !skipped::there_is("ip") {
         return;
     }
     std::thread::scope(|scope| {
         let run = || match namespace::enter_new() {
             Ok(()) => test(),
-            Err(error) => eprintln!("SKIPPED: {error}"),
+            Err(error) => skipped::not_on_this_machine(error),
         };
         scope.spawn(run).join().expect("the test panicked");
     });

@@ -1,19 +1,15 @@
-//! Examples as processes of their own, and what they are guests of.
+//! Examples as processes of their own.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 
-use hypervisor::sim::server::{self, Options, Running};
-use hypervisor::{DomId, Domain};
 use netback_sim::frame::{Frame, FrameBurst};
-use netback_sim::{Backend, BackendHandle, Config, Peer};
+use netback_sim::Peer;
 use netfront::Offload;
-use tempfile::TempDir;
-
-use super::{until, BACK, FRONT};
+use netfront_tests::Guarded;
 
 /// `cargo test` builds the examples beside the tests: target/debug/examples, target/debug/deps.
 pub fn example(name: &str) -> PathBuf {
@@ -25,45 +21,9 @@ pub fn example(name: &str) -> PathBuf {
     path
 }
 
-/// A simulated Xen whose driver domain is in the test, and whose guest is the example.
-pub struct Stage {
-    pub socket: PathBuf,
-    pub back: Domain,
-    pub dir: TempDir,
-    _server: Running,
-}
-
-impl Stage {
-    pub fn new() -> Self {
-        let dir = TempDir::new().unwrap();
-        let socket = dir.path().join("xen");
-        let server = server::spawn(&socket, Options::new()).unwrap();
-        Self {
-            back: Domain::simulated(&socket, BACK).unwrap(),
-            socket,
-            dir,
-            _server: server,
-        }
-    }
-
-    /// A backend for the guest's vif of this number.
-    pub fn backend(&self, vif: u32, peer: impl Peer + 'static) -> BackendHandle {
-        self.backend_for(FRONT, vif, peer)
-    }
-
-    /// The same for a guest of another number.
-    pub fn backend_for(&self, guest: DomId, vif: u32, peer: impl Peer + 'static) -> BackendHandle {
-        let config = Config {
-            handle: vif,
-            ..Config::new(guest, peer)
-        };
-        Backend::start(&self.back, config).unwrap()
-    }
-}
-
 /// An example at work. It is ended when the test is over, however it ends.
 pub struct Guest {
-    child: Child,
+    child: Guarded,
     lines: BufReader<ChildStdout>,
 }
 
@@ -77,7 +37,10 @@ impl Guest {
             .stdout(Stdio::piped());
         let mut child = command.spawn().expect("the example starts");
         let lines = BufReader::new(child.stdout.take().expect("its output"));
-        Self { child, lines }
+        Self {
+            child: Guarded(child),
+            lines,
+        }
     }
 
     pub fn line(&mut self) -> String {
@@ -88,19 +51,7 @@ impl Guest {
 
     /// Waits until it ends by itself, in order.
     pub fn finish(&mut self) {
-        let mut status = None;
-        until("the example to end", || {
-            status = self.child.try_wait().expect("its status");
-            status.is_some()
-        });
-        assert!(status.is_some_and(|status| status.success()), "{status:?}");
-    }
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.child.finish();
     }
 }
 

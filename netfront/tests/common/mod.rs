@@ -8,22 +8,17 @@ pub mod toolstack;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use hypervisor::sim::server::{self, Options, Running};
-use hypervisor::{DomId, Domain};
+use hypervisor::sim::server::Options;
+use hypervisor::Domain;
 use netfront::queue::QueueKeys;
 use netfront::{Device, Offload, OwnedPacket, Queue, QueueConfig, QueueStats};
-use tempfile::TempDir;
+use netfront_tests::stage::Stage;
 
 pub use back::Back;
+pub use netfront_tests::stage::{BACK, FRONT};
+pub use netfront_tests::{until, PATIENCE};
 
-/// The driver domain.
-pub const BACK: DomId = DomId(0);
-/// The guest.
-pub const FRONT: DomId = DomId(1);
-/// How long anything may take. Far more than it does.
-pub const PATIENCE: Duration = Duration::from_secs(20);
 /// Slots of a ring.
 pub const SLOTS: usize = 256;
 
@@ -31,8 +26,7 @@ pub const SLOTS: usize = 256;
 pub struct World {
     pub front: Domain,
     pub back: Domain,
-    _server: Running,
-    dir: TempDir,
+    pub stage: Stage,
 }
 
 impl World {
@@ -42,20 +36,17 @@ impl World {
 
     /// The guest can share so many pages, rings included.
     pub fn with_grant_limit(pages: usize) -> Self {
-        let dir = TempDir::new().expect("a directory");
-        let socket = dir.path().join("xen");
-        let server = server::spawn(&socket, Options::new().grant_limit(pages)).expect("a server");
+        let stage = Stage::with(Options::new().grant_limit(pages));
         Self {
-            back: Domain::simulated(&socket, BACK).expect("domain 0"),
-            front: Domain::simulated(&socket, FRONT).expect("domain 1"),
-            _server: server,
-            dir,
+            back: stage.back.clone(),
+            front: stage.guest(),
+            stage,
         }
     }
 
     /// Where the simulated Xen listens.
     pub fn socket(&self) -> PathBuf {
-        self.dir.path().join("xen")
+        self.stage.socket.clone()
     }
 
     /// A queue with split event channels, and the backend that serves it.
@@ -79,15 +70,6 @@ impl World {
     /// The backend of a queue.
     pub fn attach(&self, keys: &QueueKeys) -> Back {
         Back::attach(&self.back, FRONT, keys)
-    }
-}
-
-/// Waits until `done` says so.
-pub fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !done() {
-        assert!(Instant::now() < deadline, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -3,13 +3,13 @@
 use std::io::Read;
 use std::process::Stdio;
 
+use netfront_tests::until;
 use pcap_file::pcap::PcapReader;
 use rustix::process::{kill_process, Pid, Signal};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::common::until;
-use crate::{World, FRAME};
+use crate::driver::{World, FRAME};
 
 /// The packets of a pcap file, as bytes kept and bytes there were.
 fn lengths(bytes: &[u8]) -> Vec<(usize, u32)> {
@@ -105,7 +105,7 @@ fn a_capture_from_the_start_is_whole_in_the_end() {
     let file = dir.path().join("out.pcap");
     let mut world = World::new(&["--capture", &format!("{},100", file.display())]);
     world.text(&["stop"]);
-    assert!(world.driver.wait().unwrap().success());
+    assert!(world.driver.0.wait().unwrap().success());
     let found = lengths(&std::fs::read(&file).unwrap());
     assert!(found.len() > 1);
     assert!(found.iter().all(|&lengths| lengths == (100, FRAME as u32)));

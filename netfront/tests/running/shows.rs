@@ -2,16 +2,16 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 
 use hypervisor::DomId;
-use netback_sim::{peer, Backend, Config};
+use netback_sim::peer;
+use netfront_tests::{until, Guarded};
 use rustix::process::{kill_process, Pid, Signal};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::common::until;
-use crate::{netfront, World};
+use crate::driver::{netfront, World};
 
 #[test]
 fn status_shows_both_ends_the_pool_and_the_process() {
@@ -25,7 +25,7 @@ fn status_shows_both_ends_the_pool_and_the_process() {
     assert_eq!(vif["store"]["backend_domain"], 0);
     assert_eq!(vif["link"]["mtu"], 1500);
     assert_eq!(vif["queue"]["policy"], "pool");
-    assert_eq!(vif["process"]["pid"], world.driver.id());
+    assert_eq!(vif["process"]["pid"], world.driver.0.id());
     assert!(vif["process"]["resident_bytes"].as_u64() > Some(0));
     let pages = |name: &str| vif["counters"][name].as_u64().unwrap();
     assert_eq!((pages("pool_granted"), pages("pool_grown")), (768, 0));
@@ -91,17 +91,15 @@ fn top_shows_rates_and_ends_at_a_signal() {
 #[test]
 fn every_driver_is_shown_and_one_that_is_told_must_be_named() {
     let world = World::new(&[]);
-    let sink = Config {
-        handle: 1,
-        ..Config::new(DomId(2), peer::Sink::blind())
-    };
-    let _backend = Backend::start(&world.back, sink).unwrap();
+    let _backend = world
+        .stage
+        .backend_for(DomId(2), 1, peer::Sink::blind());
     let second = netfront()
         .args(["-q", "run", "--echo", "--domid", "2", "--vif", "1", "--sim"])
         .arg(world.path("xen"))
         .spawn()
         .unwrap();
-    let mut second = Guard(second);
+    let mut second = Guarded(second);
     until("the second vif", || {
         let output = world.command(&["stats", "--vif", "1", "--json"]);
         let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
@@ -161,16 +159,6 @@ fn prometheus_gets_metrics_over_http_and_from_a_file() {
     )
     .is_some());
     world.text(&["stop"]);
-    assert!(world.driver.wait().unwrap().success());
+    assert!(world.driver.0.wait().unwrap().success());
     assert!(!file.exists(), "old figures would be taken for new ones");
-}
-
-/// Killed when the test is over, however it ends.
-struct Guard(Child);
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }

@@ -1,7 +1,8 @@
 //! What a running driver can be told, and what it answers to nonsense.
 
-use crate::common::until;
-use crate::World;
+use netfront_tests::until;
+
+use crate::driver::World;
 
 #[test]
 fn a_paused_driver_moves_no_packet_until_it_is_resumed() {
@@ -78,7 +79,7 @@ fn whoever_asks_nonsense_is_told_what_may_be_asked() {
 fn stop_ends_the_driver_in_order_and_later_commands_say_that_none_runs() {
     let mut world = World::new(&[]);
     world.text(&["stop"]);
-    assert!(world.driver.wait().unwrap().success());
+    assert!(world.driver.0.wait().unwrap().success());
     for command in ["status", "top", "kick", "capture"] {
         let output = world.command(&[command]);
         assert_eq!(output.status.code(), Some(69), "{output:?}");

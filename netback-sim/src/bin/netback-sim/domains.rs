@@ -8,6 +8,7 @@ use hypervisor::{Domain, DomainInfo};
 use serde::Serialize;
 
 use crate::args;
+use crate::report::SCHEMA;
 
 /// One domain, as a reader of the JSON finds it.
 #[derive(Serialize)]
@@ -43,7 +44,7 @@ fn json(domains: &[DomainInfo]) -> Result<String, serde_json::Error> {
             memory_bytes: domain.memory_bytes(),
         })
         .collect();
-    serde_json::to_string_pretty(&serde_json::json!({ "domains": lines }))
+    serde_json::to_string_pretty(&serde_json::json!({ "schema": SCHEMA, "domains": lines }))
 }
 
 fn table(domains: &[DomainInfo]) -> String {

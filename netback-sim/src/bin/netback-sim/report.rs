@@ -67,9 +67,13 @@ fn rate(packets: u64, bytes: u64, passed: Duration) -> String {
     )
 }
 
+/// The version of what is told as JSON: fields may be added to it, none is removed or changes its meaning.
+pub const SCHEMA: u32 = 1;
+
 /// How it went.
 #[derive(serde::Serialize)]
 pub struct Report {
+    pub schema: u32,
     pub seconds: f64,
     pub state: State,
     pub fault: Option<String>,

@@ -15,7 +15,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::args::{Serve, SimulatedXen, FAILED, FAULT, NOT_CLEAN};
 use crate::ground;
-use crate::report::{Progress, Report};
+use crate::report::{Progress, Report, SCHEMA};
 
 /// How often signals and ends are looked for.
 const TICK: Duration = Duration::from_millis(50);
@@ -46,6 +46,7 @@ pub fn run(arguments: &Serve) -> Result<ExitCode, Box<dyn Error>> {
     let summary = backend.stop()?;
     let crossed = ground.domain.counters();
     let report = Report {
+        schema: SCHEMA,
         seconds: begun.elapsed().as_secs_f64(),
         state,
         fault,

@@ -7,10 +7,10 @@ use netback_sim::traffic::Sizes;
 use netfront::PoolPolicy;
 
 use crate::config::Loaded;
+use crate::control::Which;
 use crate::generate::Generate;
 use crate::logging::LogFormat;
 use crate::reset::Reset;
-use crate::takeover::confirm::Confirm;
 
 /// A network frontend for Xen guests in user space, built around a pool of pages granted once.
 #[derive(Debug, Parser)]
@@ -143,7 +143,7 @@ The connection stays. The rings fill up, and whoever sends has to wait, or loses
     Stop(crate::orders::Order),
     /// Say that the machine can still be reached: what `run --take-over` took, it keeps.
     #[command(after_help = "Example:\n  netfront confirm --vif 0")]
-    Confirm(Confirm),
+    Confirm(crate::orders::Order),
     /// Close a vif that a driver left connected when it was killed, and leave it free.
     #[command(after_help = "Examples:\n  \
 netfront reset --vif 1 && netfront run --vif 1 --tap xn1\n  \
@@ -179,6 +179,16 @@ pub struct Ground {
     /// On the simulated Xen: be the domain with this number.
     #[arg(long, default_value_t = 1, requires = "sim")]
     pub domid: u16,
+}
+
+/// A vif, whether somebody drives it or not.
+#[derive(Debug, Clone, Args)]
+pub struct Target {
+    #[command(flatten)]
+    pub ground: Ground,
+    /// Number of the vif (device/vif/N in the store).
+    #[arg(long, default_value_t = 0)]
+    pub vif: u32,
 }
 
 #[derive(Debug, Args)]
@@ -274,15 +284,8 @@ pub struct QueueOptions {
 
 #[derive(Debug, Args)]
 pub struct Stats {
-    /// Number of the vif.
-    #[arg(long, default_value_t = 0)]
-    pub vif: u32,
-    /// The driver runs on the simulated Xen at this socket.
-    #[arg(long, value_name = "SOCKET")]
-    pub sim: Option<PathBuf>,
-    /// Where the driver answers, if it was started with --control.
-    #[arg(long, value_name = "SOCKET")]
-    pub control: Option<PathBuf>,
+    #[command(flatten)]
+    pub which: Which,
     /// What each counter means; asks no driver.
     #[arg(long)]
     pub explain: bool,
@@ -294,10 +297,7 @@ pub struct Stats {
 #[derive(Debug, Args)]
 pub struct Probe {
     #[command(flatten)]
-    pub ground: Ground,
-    /// Number of the vif.
-    #[arg(long, default_value_t = 0)]
-    pub vif: u32,
+    pub target: Target,
     /// Mend what can be mended without harm, and say what was done (as root).
     #[arg(long, conflicts_with = "sim")]
     pub fix: bool,
@@ -326,10 +326,7 @@ pub struct Take {
 #[derive(Debug, Args)]
 pub struct Give {
     #[command(flatten)]
-    pub ground: Ground,
-    /// Number of the vif (device/vif/N in the store).
-    #[arg(long, default_value_t = 0)]
-    pub vif: u32,
+    pub target: Target,
     /// Seconds that the kernel's driver and the backend may take.
     #[arg(long, default_value_t = 10, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(1..=3600))]

@@ -34,7 +34,7 @@ use serde_json::{json, Value};
 use crate::failure::Failure;
 use crate::ground::control_socket;
 
-pub use find::{Place, Which};
+pub use find::Which;
 pub use lock::{hold, holder, Holder};
 pub use message::{read_line, send_line};
 pub use process::started;

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use netfront::connection::{Connection, XenbusState};
 use netfront::hypervisor::Domain;
-use serde_json::json;
+use serde_json::{json, Value};
 
-use crate::args::{Give, Ground, Take};
+use crate::args::{Give, Ground, Take, Target};
 use crate::control;
 use crate::failure::Failure;
 use crate::ground::{domain, store};
@@ -62,9 +62,10 @@ pub fn take(args: &Take) -> Result<(), Failure> {
 
 /// Gives the vif back to the kernel's driver, and waits until that is connected.
 pub fn give(args: &Give) -> Result<(), Failure> {
-    let given = give_back(&args.ground, args.vif, Duration::from_secs(args.deadline))?;
+    let Target { ground, vif } = &args.target;
+    let given = give_back(ground, *vif, Duration::from_secs(args.deadline))?;
     let name = given.interface.as_deref();
-    tell(args.json, args.vif, "given", name, &given.text);
+    tell(args.json, *vif, "given", name, &given.text);
     Ok(())
 }
 
@@ -209,11 +210,15 @@ fn hint(failure: Failure, vif: u32) -> Failure {
 
 fn tell(as_json: bool, vif: u32, state: &str, interface: Option<&str>, text: &str) {
     if as_json {
-        let report = json!({ "schema": 1, "vif": vif, "state": state, "interface": interface });
-        say!("{report:#}");
+        say!("{:#}", report(vif, state, interface));
     } else {
         say!("vif {vif}: {text}");
     }
+}
+
+/// What `take` and `give` tell programs.
+fn report(vif: u32, state: &str, interface: Option<&str>) -> Value {
+    json!({ "schema": control::SCHEMA, "vif": vif, "state": state, "interface": interface })
 }
 
 #[cfg(test)]
@@ -288,5 +293,13 @@ mod tests {
         let given = world.give(Duration::from_secs(30)).expect("given");
         assert_eq!(given.interface.as_deref(), Some("eth-of-test"));
         assert!(given.text.contains("driver vif has it"), "{}", given.text);
+    }
+
+    #[test]
+    fn take_and_give_report_with_the_names_that_scripts_know() {
+        let taken = r#"{"schema":1,"vif":1,"state":"taken","interface":null}"#;
+        assert_eq!(report(1, "taken", None).to_string(), taken);
+        let given = r#"{"schema":1,"vif":1,"state":"given","interface":"eth1"}"#;
+        assert_eq!(report(1, "given", Some("eth1")).to_string(), given);
     }
 }

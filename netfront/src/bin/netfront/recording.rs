@@ -18,12 +18,11 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::control::{accepted, read_line, send_line, unanswered, Which};
 use crate::failure::Failure;
-use crate::orders::one;
 
 /// Has a driver record into `path` (`-` is standard output) until it is done or a signal comes, and returns what
 /// it says of it.
 pub fn into(path: &Path, which: &Which, question: &Value) -> Result<Value, Failure> {
-    let place = one(which)?;
+    let place = which.one()?;
     let socket = UnixStream::connect(&place.socket)
         .map_err(unanswered(&place.socket, "is `netfront run` up?"))?;
     let stdout = std::io::stdout();

@@ -7,7 +7,6 @@ use serde_json::{json, Map, Value};
 use crate::args::Stats;
 use crate::control::{self, SCHEMA};
 use crate::failure::Failure;
-use crate::ground::control_socket;
 use crate::output::say;
 
 /// The parts of a report that hold counters, each with what stands before its names.
@@ -38,11 +37,7 @@ pub fn stats(args: &Stats) -> Result<(), Failure> {
         explain(args.json);
         return Ok(());
     }
-    let path = args
-        .control
-        .clone()
-        .unwrap_or_else(|| control_socket(args.sim.as_deref(), args.vif));
-    let report = control::order(&path, "stats")?;
+    let report = control::order(&args.which.one()?.socket, "stats")?;
     if args.json {
         say!("{report:#}");
     } else {

@@ -1,10 +1,12 @@
 //! The drivers that run here, by the sockets at which they answer.
 
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use crate::failure::Failure;
 use crate::ground::control_socket;
 
 /// Which drivers a command is about: all of this machine's, unless it is told.
@@ -49,6 +51,33 @@ impl Which {
         // As `control_socket` names them: what stands before the number, and what after.
         let zero = control_socket(self.sim.as_deref(), 0);
         scan(&zero)
+    }
+
+    /// The one driver that a command is about: the only one there is, or the one that is named.
+    pub fn one(&self) -> Result<Place, Failure> {
+        let mut places = self.places();
+        if places.len() > 1 {
+            // A driver that was killed leaves its socket behind.
+            places.retain(|place| UnixStream::connect(&place.socket).is_ok());
+        }
+        match places.len() {
+            1 => Ok(places.remove(0)),
+            0 => Err(Failure::NotHere(
+                "no netfront runs here: `netfront run` starts one (its socket is /run/netfront/vifN.sock, or --sim)"
+                    .into(),
+            )),
+            _ => {
+                let numbers: Vec<String> = places
+                    .iter()
+                    .filter_map(|place| place.vif)
+                    .map(|vif| vif.to_string())
+                    .collect();
+                Err(Failure::Verdict(format!(
+                    "there are drivers of the vifs {}: say which with --vif",
+                    numbers.join(", ")
+                )))
+            }
+        }
     }
 }
 

@@ -27,87 +27,58 @@ pub struct Asked {
 /// What is answered: a line now, or, if the connection was handed on, a line later.
 type Reply = Option<(UnixStream, Value)>;
 
-struct Request {
-    name: &'static str,
-    what: &'static str,
-    answer: fn(&Value, Asked, &Arc<Subject>) -> Reply,
+/// How a question is answered.
+enum Answer {
+    /// With what is.
+    Report(fn(&Subject) -> Value),
+    /// With `ok`, when it is done.
+    Order(fn(&Subject)),
+    /// When the recording is over that the question starts.
+    Recording(fn(&Arc<Watch>, &Value, Limits) -> Result<Running, netfront::Error>),
 }
+use Answer::{Order, Recording, Report};
 
-/// Everything that may be asked.
-const REQUESTS: [Request; 9] = [
-    Request {
-        name: "stats",
-        what: "the counters",
-        answer: |_, asked, subject| now(asked, subject.report()),
-    },
-    Request {
-        name: "status",
-        what: "the counters, both ends' states, what was negotiated",
-        answer: |_, asked, subject| now(asked, subject.status()),
-    },
-    Request {
-        name: "kick",
-        what: "notify the backend and look at the rings, whatever was asked for",
-        answer: |_, asked, subject| {
-            subject.service.kick();
-            now(asked, done(subject))
-        },
-    },
-    Request {
-        name: "pause",
-        what: "leave packets in the rings, both ways",
-        answer: |_, asked, subject| {
-            subject.service.pause();
-            now(asked, done(subject))
-        },
-    },
-    Request {
-        name: "resume",
-        what: "end a pause",
-        answer: |_, asked, subject| {
-            subject.service.resume();
-            now(asked, done(subject))
-        },
-    },
-    Request {
-        name: "capture",
-        what: "write packets as pcap to the file that is sent along, until the client closes; \
-               snaplen, count, seconds; truncate: empty the file first",
-        answer: |value, asked, subject| {
-            record(value, asked, subject, |limits| subject.watch.capture(limits))
-        },
-    },
-    Request {
-        name: "trace",
-        what: "write a line for each request, response and notification of the rings to the file that is \
-               sent along, until the client closes; count, seconds, json; truncate: empty the file first",
-        answer: |value, asked, subject| {
-            let format = match value["json"] == true {
-                true => TraceFormat::Json,
-                false => TraceFormat::Text,
-            };
-            record(value, asked, subject, |limits| subject.watch.trace(format, limits))
-        },
-    },
-    Request {
-        name: "confirm",
-        what: "the machine can still be reached: what was taken over stays",
-        answer: |_, asked, subject| {
-            let reply = match &subject.confirmation {
-                Some(confirmation) => confirmation.reply(subject.vif),
-                None => confirm::nothing_to_confirm(),
-            };
-            now(asked, reply)
-        },
-    },
-    Request {
-        name: "stop",
-        what: "say goodbye to the backend and end",
-        answer: |_, asked, subject| {
-            subject.stop();
-            now(asked, done(subject))
-        },
-    },
+/// Everything that may be asked: its name, what it is for, its answer.
+const REQUESTS: [(&str, &str, Answer); 9] = [
+    ("stats", "the counters", Report(Subject::report)),
+    (
+        "status",
+        "the counters, both ends' states, what was negotiated",
+        Report(Subject::status),
+    ),
+    (
+        "kick",
+        "notify the backend and look at the rings, whatever was asked for",
+        Order(|subject| subject.service.kick()),
+    ),
+    (
+        "pause",
+        "leave packets in the rings, both ways",
+        Order(|subject| subject.service.pause()),
+    ),
+    ("resume", "end a pause", Order(|subject| subject.service.resume())),
+    (
+        "capture",
+        "write packets as pcap to the file that is sent along, until the client closes; \
+         snaplen, count, seconds; truncate: empty the file first",
+        Recording(|watch, _, limits| watch.capture(limits)),
+    ),
+    (
+        "trace",
+        "write a line for each request, response and notification of the rings to the file that is sent along, until \
+         the client closes; count, seconds, json; truncate: empty the file first",
+        Recording(|watch, value, limits| watch.trace(trace_format(value), limits)),
+    ),
+    (
+        "confirm",
+        "the machine can still be reached: what was taken over stays",
+        Report(confirmed),
+    ),
+    (
+        "stop",
+        "say goodbye to the backend and end",
+        Order(Subject::stop),
+    ),
 ];
 
 /// Answers, unless the answer will come later.
@@ -115,13 +86,20 @@ pub fn answer(asked: Asked, subject: &Arc<Subject>) -> Reply {
     let value: Value = serde_json::from_str(&asked.line).unwrap_or_default();
     let found = value["command"]
         .as_str()
-        .and_then(|name| REQUESTS.iter().find(|request| request.name == name));
+        .and_then(|wanted| REQUESTS.iter().find(|(name, ..)| *name == wanted));
     match found {
-        Some(request) => (request.answer)(&value, asked, subject),
+        Some((.., Report(report))) => now(asked, report(subject)),
+        Some((.., Order(order))) => {
+            order(subject);
+            now(asked, done(subject))
+        }
+        Some((.., Recording(start))) => record(&value, asked, subject, |limits| {
+            start(&subject.watch, &value, limits)
+        }),
         None => {
             let known: serde_json::Map<String, Value> = REQUESTS
                 .iter()
-                .map(|request| (request.name.to_owned(), request.what.into()))
+                .map(|&(name, what, _)| (name.to_owned(), what.into()))
                 .collect();
             let reply = json!({
                 "schema": SCHEMA,
@@ -131,6 +109,20 @@ pub fn answer(asked: Asked, subject: &Arc<Subject>) -> Reply {
             });
             now(asked, reply)
         }
+    }
+}
+
+fn trace_format(question: &Value) -> TraceFormat {
+    match question["json"] == true {
+        true => TraceFormat::Json,
+        false => TraceFormat::Text,
+    }
+}
+
+fn confirmed(subject: &Subject) -> Value {
+    match &subject.confirmation {
+        Some(confirmation) => confirmation.reply(subject.vif),
+        None => confirm::nothing_to_confirm(),
     }
 }
 

@@ -27,7 +27,7 @@ type Check<'a> = Box<dyn Fn() -> Vec<Finding> + 'a>;
 pub fn probe(args: &Probe) -> Result<(), Failure> {
     let mut findings = Vec::new();
     let mut mended = Vec::new();
-    if args.ground.sim.is_none() {
+    if args.target.ground.sim.is_none() {
         let hypervisor = machine::hypervisor();
         let on_xen = hypervisor.is_ok();
         findings.push(hypervisor);
@@ -63,7 +63,7 @@ pub fn probe(args: &Probe) -> Result<(), Failure> {
         None => Ok(()),
         Some(code) => Err(Failure::Class {
             code,
-            text: format!("vif {} cannot be used yet: see above", args.vif),
+            text: format!("vif {} cannot be used yet: see above", args.target.vif),
         }),
     }
 }
@@ -91,7 +91,7 @@ pub fn ready(ground: &Ground) -> Result<(), Failure> {
 /// In the order in which one needs the other.
 fn checks(args: &Probe) -> Vec<Check<'_>> {
     let mut checks: Vec<Check<'_>> = Vec::new();
-    if args.ground.sim.is_none() {
+    if args.target.ground.sim.is_none() {
         for node in machine::XEN_NODES {
             checks.push(Box::new(|| vec![machine::device_node(node)]));
         }
@@ -99,21 +99,21 @@ fn checks(args: &Probe) -> Vec<Check<'_>> {
     checks.push(Box::new(|| {
         vec![machine::device_node(&machine::TUN), machine::rights()]
     }));
-    if args.ground.sim.is_none() {
+    if args.target.ground.sim.is_none() {
         // The simulation's limit is known to who stands on it only.
         checks.push(Box::new(machine::libraries));
         checks.push(Box::new(|| {
             vec![machine::shared_pages(), machine::panic_on_oops()]
         }));
-        checks.push(Box::new(|| vec![vif::owner(args.vif)]));
+        checks.push(Box::new(|| vec![vif::owner(args.target.vif)]));
     }
-    checks.push(Box::new(|| vif::backend(&args.ground, args.vif)));
+    checks.push(Box::new(|| vif::backend(&args.target.ground, args.target.vif)));
     checks
 }
 
 fn tell(args: &Probe, findings: &[Finding], mended: &[String]) {
     if args.json {
-        say!("{:#}", report(args.vif, findings, mended));
+        say!("{:#}", report(args.target.vif, findings, mended));
         return;
     }
     for command in mended {

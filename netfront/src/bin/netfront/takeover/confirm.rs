@@ -2,35 +2,16 @@
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use clap::Args;
 use serde_json::{json, Value};
 
 use super::watch::{CONFIRMED, EXPIRED};
-use crate::control;
+use crate::control::{self, SCHEMA};
 use crate::failure::Failure;
-use crate::ground::control_socket;
+use crate::orders::Order;
 use crate::output::say;
-
-/// What `netfront confirm` takes.
-#[derive(Debug, Args)]
-pub struct Confirm {
-    /// Number of the vif.
-    #[arg(long, default_value_t = 0)]
-    pub vif: u32,
-    /// The driver runs on the simulated Xen at this socket.
-    #[arg(long, value_name = "SOCKET")]
-    pub sim: Option<PathBuf>,
-    /// Where the driver answers, if it was started with --control.
-    #[arg(long, value_name = "SOCKET")]
-    pub control: Option<PathBuf>,
-    /// As JSON.
-    #[arg(long)]
-    pub json: bool,
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Answer {
@@ -136,8 +117,8 @@ impl Confirmation {
     /// The answer for the control socket.
     pub fn reply(&self, vif: u32) -> Value {
         match self.confirm(Instant::now()) {
-            true => json!({ "schema": 1, "vif": vif, "confirmed": true }),
-            false => json!({ "schema": 1, "error": "too late: the vif is being given back" }),
+            true => json!({ "schema": SCHEMA, "vif": vif, "confirmed": true }),
+            false => json!({ "schema": SCHEMA, "error": "too late: the vif is being given back" }),
         }
     }
 
@@ -154,28 +135,23 @@ fn expire(answer: &mut Answer, now: Instant) {
 
 /// The answer of a driver that has nothing to be confirmed.
 pub fn nothing_to_confirm() -> Value {
-    json!({ "schema": 1, "error": "nothing to confirm: this driver was started without --take-over" })
+    json!({ "schema": SCHEMA, "error": "nothing to confirm: this driver was started without --take-over" })
 }
 
 /// `netfront confirm`.
-pub fn confirm(args: &Confirm) -> Result<(), Failure> {
-    let path = args
-        .control
-        .clone()
-        .unwrap_or_else(|| control_socket(args.sim.as_deref(), args.vif));
-    let question = format!("is `netfront run --vif {} --take-over` up?", args.vif);
-    let reply = control::ask(&path, &json!({ "command": "confirm" }))
-        .map_err(control::unanswered(&path, &question))?;
+pub fn confirm(args: &Order) -> Result<(), Failure> {
+    let place = args.which.one()?;
+    let reply = control::ask(&place.socket, &json!({ "command": "confirm" })).map_err(
+        control::unanswered(&place.socket, "is `netfront run --take-over` up?"),
+    )?;
     if let Some(error) = reply["error"].as_str() {
-        return Err(Failure::NotHere(format!("vif {}: {error}", args.vif)));
+        return Err(Failure::NotHere(error.into()));
     }
     if args.json {
-        say!("{reply:#}");
+        say!("{reply}");
     } else {
-        say!(
-            "vif {}: confirmed, netfront keeps it until it is stopped",
-            args.vif
-        );
+        let vif = &reply["vif"];
+        say!("vif {vif}: confirmed, netfront keeps it until it is stopped");
     }
     Ok(())
 }
@@ -226,6 +202,19 @@ mod tests {
         };
         assert_eq!(told(MINUTE, true), [CONFIRMED]);
         assert_eq!(told(Duration::from_millis(20), false), [EXPIRED]);
+    }
+
+    #[test]
+    fn the_answer_has_the_names_that_scripts_know() {
+        let open = Confirmation::new(Instant::now(), Duration::ZERO);
+        let confirmed = r#"{"schema":1,"vif":3,"confirmed":true}"#;
+        assert_eq!(open.reply(3).to_string(), confirmed);
+        let late = Confirmation::new(Instant::now(), Duration::from_nanos(1));
+        assert!(late.wait());
+        for refusal in [late.reply(3), nothing_to_confirm()] {
+            assert_eq!(refusal["schema"], 1, "{refusal}");
+            assert!(refusal["error"].is_string(), "{refusal}");
+        }
     }
 
     #[test]

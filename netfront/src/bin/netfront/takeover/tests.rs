@@ -1,10 +1,11 @@
 //! Against the kernel: each test in a network namespace of its own, so this machine's interfaces are never touched.
 //!
-//! They need root and the program `ip`; without them a test says so on stderr and passes.
+//! They need root and the program `ip`; without them a test says that it is skipped, and passes.
 
 use std::process::Command;
 
 use netfront_tap::{namespace, Tap, TapOptions};
+use netfront_tests::skipped;
 
 use super::replay::{down, replay};
 use super::saved::Saved;
@@ -12,14 +13,13 @@ use super::{capture, not_in_use, restore, ties, Restored};
 
 /// Runs `test` on a thread in a new network namespace, or says why not.
 fn isolated(test: impl FnOnce() + Send) {
-    if Command::new("ip").arg("-V").output().is_err() {
-        eprintln!("SKIPPED: there is no program `ip`");
+    if !skipped::there_is("ip") {
         return;
     }
     std::thread::scope(|scope| {
         let run = || match namespace::enter_new() {
             Ok(()) => test(),
-            Err(error) => eprintln!("SKIPPED: {error}"),
+            Err(error) => skipped::not_on_this_machine(error),
         };
         scope.spawn(run).join().expect("the test panicked");
     });
@@ -103,7 +103,7 @@ fn tap(name: &str) -> Option<Tap> {
     match Tap::open(options) {
         Ok(tap) => Some(tap),
         Err(error) => {
-            eprintln!("SKIPPED: {error}");
+            skipped::not_on_this_machine(error);
             None
         }
     }

@@ -1,0 +1,94 @@
+//! The program that drives a vif, as a user starts it and asks it, on a simulated Xen. Only for tests of the program:
+//! they include this file.
+#![allow(dead_code)]
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use netback_sim::BackendHandle;
+use netfront_tests::stage::{source, Stage};
+use netfront_tests::{until, Guarded};
+use serde_json::Value;
+
+/// Bytes of a frame that the backend sends.
+pub const FRAME: usize = 600;
+
+pub fn netfront() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_netfront"))
+}
+
+/// A simulated Xen with a backend that sends frames, and the driver that sends them back.
+pub struct World {
+    pub driver: Guarded,
+    _backend: BackendHandle,
+    pub stage: Stage,
+}
+
+impl World {
+    /// With packets under way.
+    pub fn new(arguments: &[&str]) -> Self {
+        let stage = Stage::new();
+        let backend = stage.backend(0, source(&FRAME.to_string(), 5000, 0));
+        let driver = netfront()
+            .args(["-q", "run", "--echo", "--sim"])
+            .arg(&stage.socket)
+            .args(arguments)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let world = Self {
+            driver: Guarded(driver),
+            _backend: backend,
+            stage,
+        };
+        until("packets", || {
+            let output = world.command(&["stats", "--json"]);
+            let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+            report["counters"]["tx_packets"].as_u64() > Some(0)
+        });
+        world
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.stage.path(name)
+    }
+
+    pub fn prepare(&self, arguments: &[&str]) -> Command {
+        let mut command = netfront();
+        command.arg("-q").args(arguments);
+        command.arg("--sim").arg(&self.stage.socket);
+        command
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Output {
+        self.prepare(arguments).output().unwrap()
+    }
+
+    /// What a command prints that must succeed.
+    pub fn text(&self, arguments: &[&str]) -> String {
+        let output = self.command(arguments);
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let text = self.text(arguments);
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    }
+
+    /// One line to the socket, and the line that comes back.
+    pub fn ask(&self, line: &str) -> Value {
+        let mut stream = UnixStream::connect(self.path("xen.vif0-control")).unwrap();
+        writeln!(stream, "{line}").unwrap();
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer).unwrap();
+        serde_json::from_str(&answer).unwrap()
+    }
+
+    pub fn received(&self) -> u64 {
+        let report = self.ask(r#"{"command":"stats"}"#);
+        report["counters"]["rx_packets"].as_u64().unwrap()
+    }
+}
