@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+#[path = "../engine/mod.rs"]
+pub mod engine;
+
 /// Waits until `reached` gives something.
 ///
 /// # Panics

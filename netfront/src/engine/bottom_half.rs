@@ -9,6 +9,7 @@
 //!     visit        up to `weight` packets of one queue
 //!                  empty: completed; more: to the tail of those that come again;
 //!                  consumer behind: held, its packets stay in the ring
+//!                end of the round: publish, wake whoever waits
 //! ```
 //!
 //! After a round the list is: those that were not reached, then those that were scheduled meanwhile, then those
@@ -58,8 +59,10 @@ pub struct Visit {
 /// Why a visit ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VisitEnd {
-    /// The ring is empty.
-    Drained,
+    /// The ring is empty, or another core wants the queue ([`Schedule::is_disabling`]): it is to be completed.
+    ///
+    /// [`Schedule::is_disabling`]: super::schedule::Schedule::is_disabling
+    Complete,
     /// The weight is used up.
     More,
     /// The consumer is behind: the packets stay in the ring.
@@ -71,8 +74,12 @@ pub trait Source {
     /// Takes up to `weight` packets of a queue and hands them on.
     fn visit(&mut self, queue: usize, weight: usize) -> Visit;
 
-    /// The queue was drained: asks for its next event, looks once more, and lets go of it.
+    /// The last visit ended with [`VisitEnd::Complete`]: asks for the queue's next event, looks once more, and lets go
+    /// of it.
     fn complete(&mut self, queue: usize) -> Completion;
+
+    /// A round is over: what was collected is published, and whoever waits for it is woken, once.
+    fn end_round(&mut self) {}
 
     /// Packets that wait in the rings of queues that are not completed.
     fn waiting(&self) -> usize;
@@ -285,7 +292,7 @@ impl<P: RestartPolicy> BottomHalf<P> {
                     self.counters.held += 1;
                     self.links.push(&mut self.held, queue);
                 }
-                VisitEnd::Drained => {
+                VisitEnd::Complete => {
                     if source.complete(queue) == Completion::Again {
                         self.links.push(&mut self.ready, queue);
                     }
@@ -298,6 +305,7 @@ impl<P: RestartPolicy> BottomHalf<P> {
                 break RoundEnd::Packets;
             }
         };
+        source.end_round();
         // Not reached, scheduled meanwhile, to come again: in this order no queue is passed over twice.
         self.links.append(&mut list, &mut self.ready);
         self.links.append(&mut list, &mut again);

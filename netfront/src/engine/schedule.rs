@@ -102,6 +102,11 @@ impl Schedule {
         self.0.load(Acquire) & (DISABLED | SCHEDULED) == DISABLED
     }
 
+    /// True if somebody waits for the owner to let go: one that always finds packets has to look, or it never would.
+    pub fn is_disabling(&self) -> bool {
+        self.0.load(Relaxed) & DISABLED != 0
+    }
+
     /// Ends [`Self::disable`]. True: something came meanwhile, and the caller owns the queue and lists it.
     /// If the old owner has not let go yet, it simply goes on.
     #[must_use]

@@ -26,7 +26,7 @@ impl Source for Lanes {
         self.visits.push((queue, packets));
         let end = match packets == weight {
             true => VisitEnd::More,
-            false => VisitEnd::Drained,
+            false => VisitEnd::Complete,
         };
         Visit { packets, end }
     }
@@ -117,4 +117,28 @@ fn a_full_lane_gives_back_and_is_seen() {
     assert_eq!((steering.depth(), steering.room()), (4, 1), "taken, but not finished");
     receiver.finish(1);
     assert_eq!((steering.depth(), steering.finished()), (3, 1));
+}
+
+/// K-12: a core may be both: it takes events and works in turn, and never wakes itself.
+#[test]
+fn one_core_can_send_to_itself_and_work() {
+    let (sender, receiver) = lane(512);
+    let bell = Arc::new(Bell::new());
+    let worker = vec![Worker { lane: sender, bell }];
+    let mut steering = Steering::new(worker, &COMMON_KEY, Spread::Symmetric, 0).unwrap();
+    let mut lanes = Lanes {
+        lanes: vec![receiver],
+        visits: Vec::new(),
+    };
+    let mut core = BottomHalf::new(1, Budgets::default(), Fixed(10));
+    let clock = Manual::default();
+    for _ in 0..100 {
+        for packet in 0..50 {
+            steering.send_of(connection(3), packet).unwrap();
+        }
+        steering.end_round(|worker| panic!("worker {worker} runs, and is this thread"));
+        assert!(core.list(0));
+        assert_eq!(core.run(&mut lanes, &clock).packets, 50);
+    }
+    assert_eq!(steering.depth(), 0);
 }

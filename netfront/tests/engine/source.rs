@@ -74,7 +74,7 @@ impl Source for Counted<'_> {
         self.clock.advance(self.cost * packets as u32);
         let end = match packets == weight {
             true => VisitEnd::More,
-            false => VisitEnd::Drained,
+            false => VisitEnd::Complete,
         };
         Visit { packets, end }
     }

@@ -139,9 +139,7 @@ impl<T> Steering<T> {
     /// The packet, if the lane is full.
     pub fn send_of(&mut self, connection: Option<Connection>, packet: T) -> Result<usize, T> {
         let hash = self.hash(connection.as_ref());
-        let workers = &self.workers;
-        let finished = |worker: usize| workers.get(worker).map_or(u64::MAX, |w| w.lane.finished());
-        let way = self.table.way(connection.as_ref(), hash, finished);
+        let way = self.table.way(connection.as_ref(), hash, finished(&self.workers));
         let index = way.worker();
         let Some(worker) = self.workers.get_mut(index) else {
             return Err(packet);
@@ -207,12 +205,12 @@ impl<T> Steering<T> {
     pub fn bind(&mut self, connection: Connection, worker: usize) -> Result<(), TooMany> {
         let hash = self.hash(Some(&connection));
         let worker = worker.min(self.workers.len() - 1);
-        self.table.bind(connection, hash, worker)
+        self.table.bind(connection, hash, worker, finished(&self.workers))
     }
 
     /// Takes that back.
     pub fn unbind(&mut self, connection: &Connection) {
-        self.table.unbind(connection);
+        self.table.unbind(connection, finished(&self.workers));
     }
 
     /// What has to be finished before another event core may send what came in one of this core's queues.
@@ -228,6 +226,11 @@ impl<T> Steering<T> {
             ..self.counters
         }
     }
+}
+
+/// How many packets of its lane each worker has finished.
+fn finished<T>(workers: &[Worker<T>]) -> impl Fn(usize) -> u64 + '_ {
+    |worker| workers.get(worker).map_or(u64::MAX, |own| own.lane.finished())
 }
 
 /// Packets that are on their way from an event core which has given a queue away.

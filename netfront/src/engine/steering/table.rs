@@ -42,8 +42,25 @@ impl Way {
 #[derive(Debug, Clone, Copy)]
 struct Pin {
     way: Way,
+    /// The entry that its connection would share.
+    entry: usize,
     /// `None`: the binding was taken back, and what went its way is not finished.
     wanted: Option<usize>,
+}
+
+impl Pin {
+    /// True if its connection can go on with the others of its entry: in the same lane it is behind its own packets,
+    /// and elsewhere once those are finished.
+    fn ends(&self, ways: &mut [Way], finished: &impl Fn(usize) -> u64) -> bool {
+        let Some(shared) = ways.get_mut(self.entry).filter(|_| self.wanted.is_none()) else {
+            return false;
+        };
+        if shared.worker == self.way.worker {
+            shared.mark = shared.mark.max(self.way.mark);
+            return true;
+        }
+        self.way.is_finished(finished)
+    }
 }
 
 /// What a table counts.
@@ -98,25 +115,42 @@ impl FlowTable {
         }
     }
 
-    /// Binds a connection, whose hash is this, to a worker. It moves there as soon as its order allows.
+    /// Binds a connection, whose hash is this, to a worker. It moves there as soon as its order allows. `finished` is as in
+    /// [`Self::way`].
     ///
     /// # Errors
     /// If as many connections are bound as may be.
-    pub fn bind(&mut self, connection: Connection, hash: u32, worker: usize) -> Result<(), TooMany> {
+    pub fn bind(
+        &mut self,
+        connection: Connection,
+        hash: u32,
+        worker: usize,
+        finished: impl Fn(usize) -> u64,
+    ) -> Result<(), TooMany> {
         let limit = self.limit;
         if self.pins.len() >= limit && !self.pins.contains_key(&connection) {
-            return Err(TooMany { limit });
+            // Those that were taken back and wait to be finished, since no packet has come to end them.
+            let ways = &mut self.ways;
+            self.pins.retain(|_, pin| !pin.ends(ways, &finished));
+            if self.pins.len() >= limit {
+                return Err(TooMany { limit });
+            }
         }
-        let way = self.ways[entry(hash)];
-        let pin = self.pins.entry(connection).or_insert(Pin { way, wanted: None });
-        pin.wanted = Some(worker);
+        let entry = entry(hash);
+        let (way, wanted) = (self.ways[entry], Some(worker));
+        let pin = Pin { way, entry, wanted };
+        self.pins.entry(connection).or_insert(pin).wanted = wanted;
         Ok(())
     }
 
     /// Takes a binding back: the hash decides again, as soon as the order allows.
-    pub fn unbind(&mut self, connection: &Connection) {
-        if let Some(pin) = self.pins.get_mut(connection) {
-            pin.wanted = None;
+    pub fn unbind(&mut self, connection: &Connection, finished: impl Fn(usize) -> u64) {
+        let Some(pin) = self.pins.get_mut(connection) else {
+            return;
+        };
+        pin.wanted = None;
+        if pin.ends(&mut self.ways, &finished) {
+            self.pins.remove(connection);
         }
     }
 
@@ -129,26 +163,22 @@ impl FlowTable {
         finished: impl Fn(usize) -> u64,
     ) -> &mut Way {
         let mapped = self.mapping[hash as usize % MAPPING];
-        let shared = &mut self.ways[entry(hash)];
         let counters = &mut self.counters;
         if let Some(connection) = connection.filter(|_| !self.pins.is_empty()) {
             let pin = self.pins.get(connection);
-            let ended = pin.filter(|pin| pin.wanted.is_none()).map(|pin| pin.way);
-            if let Some(way) = ended {
-                // It goes on with the others of its entry: behind its own packets if they are in the same lane.
-                if way.worker == shared.worker {
-                    shared.mark = shared.mark.max(way.mark);
-                }
-                if way.worker == shared.worker || way.is_finished(&finished) {
-                    self.pins.remove(connection);
-                }
+            if pin.is_some_and(|pin| pin.ends(&mut self.ways, &finished)) {
+                self.pins.remove(connection);
             }
             if let Some(pin) = self.pins.get_mut(connection) {
-                let wanted = pin.wanted.unwrap_or(shared.worker);
-                settle(&mut pin.way, wanted, &finished, counters);
+                if let Some(wanted) = pin.wanted {
+                    settle(&mut pin.way, wanted, &finished, counters);
+                } else {
+                    counters.moves_delayed += 1;
+                }
                 return &mut pin.way;
             }
         }
+        let shared = &mut self.ways[entry(hash)];
         settle(shared, mapped, &finished, counters);
         shared
     }
