@@ -3,7 +3,17 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::{frame, Back, World};
+use netfront::engine::bottom_half::{BottomHalf, Budgets, Source, Visit, VisitEnd};
+use netfront::engine::clock::Manual;
+use netfront::engine::restart::Adaptive;
+use netfront::engine::schedule::Completion;
+use netfront::engine::steering::{
+    lane, Bell, Connection, Endpoint, Kind, LaneReceiver, Spread, Steered, Steering, Store, Worker,
+    COMMON_KEY,
+};
 use netfront::packet::INLINE_HEAD;
 use netfront::watch::{Limits, TraceFormat, Watch};
 use netfront::{Offload, OwnedPacket, Packet, Queue, QueueConfig};
@@ -87,4 +97,77 @@ fn nothing_is_allocated_for_packets_that_are_captured_and_traced_nor_once_that_i
     assert!(trace.totals().recorded > 0);
     drop((capture, trace));
     assert_eq!(many(&mut queue), 0, "once it is over");
+}
+
+/// An event core and its worker in one: packets of ever new connections go through a lane into a store and out of it.
+struct Steered64 {
+    steering: Steering<u64>,
+    lane: LaneReceiver<Steered<u64>>,
+    store: Store<u64>,
+    packets: u64,
+}
+
+impl Source for Steered64 {
+    fn visit(&mut self, _queue: usize, weight: usize) -> Visit {
+        for _ in 0..weight {
+            self.packets += 1;
+            let end = |port| Endpoint {
+                address: [1; 16],
+                port,
+            };
+            let connection = Connection {
+                kind: Kind::UdpV6,
+                source: end(self.packets as u16),
+                destination: end(1),
+            };
+            if self.packets % 5 == 0 {
+                let _ = self.steering.bind(connection, 0);
+            }
+            self.steering.send_of(Some(connection), self.packets).unwrap();
+            self.steering.unbind(&connection);
+        }
+        while let Some(steered) = self.lane.take() {
+            self.store.put(steered.connection, steered.packet).unwrap();
+            self.store.take(&steered.connection).unwrap();
+            self.lane.finish(1);
+        }
+        Visit {
+            packets: weight,
+            end: VisitEnd::More,
+        }
+    }
+
+    fn complete(&mut self, _queue: usize) -> Completion {
+        Completion::Idle
+    }
+
+    fn end_round(&mut self) {
+        self.steering.end_round(|_| {});
+    }
+
+    fn waiting(&self) -> usize {
+        0
+    }
+}
+
+#[test]
+fn the_engine_allocates_nothing_for_a_packet_nor_for_a_connection() {
+    let (sender, lane) = lane(256);
+    let bell = Arc::new(Bell::new());
+    let worker = vec![Worker { lane: sender, bell }];
+    let mut source = Steered64 {
+        steering: Steering::new(worker, &COMMON_KEY, Spread::Symmetric, 16).unwrap(),
+        lane,
+        store: Store::new(256),
+        packets: 0,
+    };
+    let mut core = BottomHalf::new(1, Budgets::default(), Adaptive::new());
+    assert!(core.list(0));
+    let clock = Manual::default();
+    let allocations = allocation_counter::measure(|| {
+        while source.packets < PACKETS as u64 * 10 {
+            core.run(&mut source, &clock);
+        }
+    });
+    assert_eq!(allocations.count_total, 0);
 }

@@ -125,6 +125,7 @@ fn serve(mut cable: Cable, alive: &Arc<()>) {
     });
 }
 
+/// L-16: a stack of the program's own over the vif, and no kernel's on either side.
 #[test]
 fn a_page_comes_from_another_smoltcp() {
     let program = example("smoltcp");

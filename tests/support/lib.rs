@@ -18,6 +18,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+#[path = "../engine/mod.rs"]
+pub mod engine;
+
 /// A deadline for what takes one. Far more than anything needs.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a test waits: six times the handshake's deadline.

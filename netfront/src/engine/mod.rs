@@ -3,10 +3,31 @@
 //! One round receives a batch, takes back what was sent, lets the consumer send a batch, publishes once
 //! and notifies at most once. As long as rounds find work nothing sleeps and no event is taken; events
 //! stay masked. When a round finds nothing, the ring is armed, looked at once more, and the thread sleeps.
+//!
+//! That is what [`serve`] does. Beside it stand the parts of an engine for several queues and cores. They are complete and
+//! tested by themselves, but **the driver's threads do not run on them yet**:
+//!
+//! | module | what it decides |
+//! | --- | --- |
+//! | [`schedule`] | who owns a queue: one atomic word |
+//! | [`bottom_half`] | whose turn it is, within a budget of packets and of time |
+//! | [`restart`] | how many rounds, before the core is handed over |
+//! | [`pressure`] | what is left in the ring because its consumer is behind |
+//! | [`moderation`] | when the backend is asked for its next event |
+//! | [`steering`] | which core takes a queue's events, and which worker a connection's packets |
+//! | [`clock`] | what time it is, also in a test |
 
+pub mod bottom_half;
 mod calm;
+pub mod clock;
+pub mod moderation;
+mod poll_list;
+pub mod pressure;
+pub mod restart;
+pub mod schedule;
 mod serve;
 mod silence;
+pub mod steering;
 
 use std::os::fd::AsFd;
 use std::time::Duration;

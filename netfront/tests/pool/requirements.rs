@@ -50,7 +50,7 @@ fn at_the_start_every_page_is_free_zero_and_granted_to_the_driver_domain_alone()
     }
 }
 
-/// H-2: a ring is established that both domains share.
+/// H-2: a ring is established that both domains share. L-5: with one event channel, or one for each direction.
 #[test]
 fn both_rings_are_pages_that_the_driver_domain_maps_and_their_channels_ring() {
     let world = World::new();

@@ -1,0 +1,274 @@
+//! The engine's scheduling and its wake-ups under the model checker: every interleaving, and every reordering that
+//! the memory model allows.
+//!
+//! Run with `RUSTFLAGS="--cfg loom" cargo test -p netfront-loom --release --test loom`.
+//!
+//! A lost wake-up shows as a deadlock: everyone sleeps. The tests that must panic show that the checker would
+//! see what goes wrong with less.
+#![cfg(loom)]
+#![allow(clippy::unwrap_used)]
+
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
+use std::sync::Arc;
+
+use loom::sync::atomic::{fence, AtomicU32};
+use loom::sync::{Mutex, Notify};
+use loom::thread;
+use netfront_loom::bell::Bell;
+use netfront_loom::schedule::{Completion, Schedule};
+
+/// All interleavings: no bound on preemptions.
+fn model(run: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = None;
+    builder.max_branches = 20_000;
+    builder.check(run);
+}
+
+/// A poll list that other threads can add to, and the sleep of its owner.
+#[derive(Default)]
+struct Core {
+    listed: Mutex<Vec<usize>>,
+    event: Notify,
+}
+
+impl Core {
+    fn list(&self, queue: usize) {
+        let mut listed = self.listed.lock().unwrap();
+        assert!(!listed.contains(&queue), "queue {queue} is listed twice");
+        listed.push(queue);
+        drop(listed);
+        self.event.notify();
+    }
+
+    fn take(&self) -> usize {
+        loop {
+            if let Some(queue) = self.listed.lock().unwrap().pop() {
+                return queue;
+            }
+            self.event.wait();
+        }
+    }
+}
+
+/// Packets that came and were not taken; relaxed, so that only the schedule's word orders them.
+fn take_packets(ring: &[AtomicU32]) -> u32 {
+    ring.iter()
+        .filter(|packet| packet.load(Relaxed) == 1)
+        .map(|packet| packet.store(2, Relaxed))
+        .count() as u32
+}
+
+/// L-3, N-5: what is scheduled while the queue is polled is not lost, and the queue is never on the list twice.
+#[test]
+fn no_wake_up_is_lost_and_no_queue_is_listed_twice() {
+    model(|| {
+        let queue = Arc::new(Schedule::idle());
+        let core = Arc::new(Core::default());
+        let ring = Arc::new([AtomicU32::new(0), AtomicU32::new(0)]);
+        let producers: Vec<_> = (0..2)
+            .map(|index| {
+                let (queue, core, ring) = (queue.clone(), core.clone(), ring.clone());
+                thread::spawn(move || {
+                    ring[index].store(1, Relaxed);
+                    if queue.schedule() {
+                        core.list(0);
+                    }
+                })
+            })
+            .collect();
+        let mut taken = 0;
+        while taken < 2 {
+            let listed = core.take();
+            taken += take_packets(&*ring);
+            if queue.complete() == Completion::Again {
+                core.list(listed);
+            }
+        }
+        producers.into_iter().for_each(|p| p.join().unwrap());
+    });
+}
+
+/// N-5: of any number of threads that schedule at once one becomes the owner.
+#[test]
+fn there_is_one_owner_at_any_time() {
+    model(|| {
+        let queue = Arc::new(Schedule::idle());
+        let owners = Arc::new(AtomicU32::new(0));
+        let own = move |queue: &Schedule, owners: &AtomicU32| {
+            if queue.schedule() {
+                loop {
+                    assert_eq!(owners.fetch_add(1, AcqRel), 0, "two owners");
+                    owners.fetch_sub(1, AcqRel);
+                    if queue.complete() != Completion::Again {
+                        break;
+                    }
+                }
+            }
+        };
+        let threads: Vec<_> = (0..2)
+            .map(|_| {
+                let (queue, owners) = (queue.clone(), owners.clone());
+                thread::spawn(move || own(&queue, &owners))
+            })
+            .collect();
+        own(&queue, &owners);
+        threads.into_iter().for_each(|t| t.join().unwrap());
+    });
+}
+
+/// K-5: a queue changes its core without two of them working on it, and without losing what comes meanwhile.
+#[test]
+fn a_queue_that_moves_has_one_owner_and_loses_nothing() {
+    model(|| {
+        let queue = Arc::new(Schedule::idle());
+        let owners = Arc::new(AtomicU32::new(0));
+        let taken = Arc::new(AtomicU32::new(0));
+        let ring = Arc::new([AtomicU32::new(0)]);
+        let moved = Arc::new(Notify::new());
+        let work = |queue: &Schedule, owners: &AtomicU32, ring: &[AtomicU32], taken: &AtomicU32| {
+            loop {
+                assert_eq!(owners.fetch_add(1, Relaxed), 0, "two owners");
+                taken.fetch_add(take_packets(ring), Relaxed);
+                owners.fetch_sub(1, Relaxed);
+                match queue.complete() {
+                    Completion::Again => {}
+                    done => return done,
+                }
+            }
+        };
+        // The old core: an event comes to it.
+        let old = {
+            let (queue, owners, taken) = (queue.clone(), owners.clone(), taken.clone());
+            let (ring, moved) = (ring.clone(), moved.clone());
+            thread::spawn(move || {
+                ring[0].store(1, Relaxed);
+                if queue.schedule() && work(&queue, &owners, &*ring, &taken) == Completion::Disabled {
+                    moved.notify();
+                }
+            })
+        };
+        // The new core takes the queue over.
+        if !queue.disable() {
+            moved.wait();
+        }
+        assert!(queue.is_at_rest());
+        if queue.enable() {
+            let _ = work(&queue, &owners, &*ring, &taken);
+        }
+        old.join().unwrap();
+        assert_eq!(taken.load(Relaxed), 1);
+    });
+}
+
+/// Two words in place of one: the mark is looked at, and then the queue is let go.
+#[test]
+#[should_panic(expected = "deadlock")]
+fn with_two_words_a_wake_up_is_lost() {
+    model(|| {
+        let scheduled = Arc::new(AtomicU32::new(1));
+        let missed = Arc::new(AtomicU32::new(0));
+        let event = Arc::new(Notify::new());
+        let producer = {
+            let (scheduled, missed, event) = (scheduled.clone(), missed.clone(), event.clone());
+            thread::spawn(move || {
+                if scheduled.swap(1, AcqRel) == 0 {
+                    event.notify();
+                } else {
+                    missed.store(1, Release);
+                }
+            })
+        };
+        if missed.load(Acquire) == 0 {
+            scheduled.store(0, Release);
+            event.wait();
+        }
+        producer.join().unwrap();
+    });
+}
+
+/// A worker that sleeps by the rules until it has taken `count` items of a lane.
+fn serve(bell: &Bell, lane: &AtomicU32, event: &Notify, count: u32) {
+    let mut taken = 0;
+    loop {
+        taken += lane.swap(0, Acquire);
+        if taken == count {
+            return;
+        }
+        bell.rest();
+        if lane.load(Relaxed) == 0 {
+            event.wait();
+        }
+        bell.resume();
+    }
+}
+
+/// K-8: a worker is told of every packet, though a batch rings once at most.
+#[test]
+fn no_wake_up_of_a_worker_is_lost() {
+    model(|| {
+        let bell = Arc::new(Bell::new());
+        let lane = Arc::new(AtomicU32::new(0));
+        let event = Arc::new(Notify::new());
+        let producers: Vec<_> = (0..2)
+            .map(|_| {
+                let (bell, lane, event) = (bell.clone(), lane.clone(), event.clone());
+                thread::spawn(move || {
+                    lane.fetch_add(1, Release);
+                    if bell.ring() {
+                        event.notify();
+                    }
+                })
+            })
+            .collect();
+        serve(&bell, &lane, &event, 2);
+        producers.into_iter().for_each(|p| p.join().unwrap());
+    });
+}
+
+/// K-8: of two who hand over at the same moment one makes the system call.
+#[test]
+fn a_sleeping_worker_is_woken_by_one_system_call() {
+    model(|| {
+        let bell = Arc::new(Bell::new());
+        bell.rest();
+        let threads: Vec<_> = (0..2)
+            .map(|_| {
+                let bell = bell.clone();
+                thread::spawn(move || u32::from(bell.ring()))
+            })
+            .collect();
+        let calls: u32 = threads.into_iter().map(|t| t.join().unwrap()).sum();
+        assert_eq!(calls, 1);
+        assert!(bell.resume());
+    });
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn without_a_fence_the_bell_is_not_heard() {
+    model(|| {
+        let idle = Arc::new(AtomicU32::new(0));
+        let lane = Arc::new(AtomicU32::new(0));
+        let event = Arc::new(Notify::new());
+        let producer = {
+            let (idle, lane, event) = (idle.clone(), lane.clone(), event.clone());
+            thread::spawn(move || {
+                lane.store(1, Release);
+                // No fence here, in place of Bell::ring's.
+                if idle.load(Relaxed) == 1 {
+                    event.notify();
+                }
+            })
+        };
+        while lane.load(Acquire) == 0 {
+            idle.store(1, Relaxed);
+            fence(SeqCst);
+            if lane.load(Relaxed) == 0 {
+                event.wait();
+            }
+            idle.store(0, Relaxed);
+        }
+        producer.join().unwrap();
+    });
+}

@@ -1,0 +1,297 @@
+//! When the backend is asked for its next event, and what is done until it comes.
+//!
+//! An event costs both sides far more than a packet. A queue that was drained can ask for the next one (`rsp_event`,
+//! the ring's own mask: until the queue asks, the backend sends none), or look again by itself a little later:
+//!
+//! | state | armed | what ends it |
+//! | --- | --- | --- |
+//! | event | yes, for the k-th packet from here | the event; with k > 1 also a timer, since fewer than k may be all |
+//! | deferred | no | a short timer: the queue is looked at, a few times, before it asks |
+//! | suspended | no | a consumer that polls by itself, as long as it finds something; a long timer if it stops |
+//! | polling | no | nothing: the queue is looked at without end |
+//!
+//! This is the kernel's deferral of hard interrupts and its suspension, both on the ring's index in place of an
+//! interrupt's mask. It is a state machine without a clock or a ring: who drives it does what [`Step`] says.
+//! In every state but polling a packet is looked at within a known time: [`Settings::longest_wait`].
+
+use std::time::Duration;
+
+/// How a queue learns of packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// By an event for the first packet, always.
+    Interrupt,
+    /// By events while there is little, by looking while there is much.
+    #[default]
+    Adaptive,
+    /// By looking, always. It takes a whole core.
+    Poll,
+}
+
+/// The bounds of moderation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// The most packets that one event may stand for.
+    pub packets: u32,
+    /// The longest that a packet waits for the others of its event.
+    pub bound: Duration,
+    /// Until a drained queue is looked at again.
+    pub defer: Duration,
+    /// Looks in a row that find nothing, before the queue asks for an event.
+    pub empty_looks: u32,
+    /// Until a queue is looked at whose consumer polled and stopped.
+    pub suspend: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            packets: 32,
+            bound: Duration::from_micros(50),
+            defer: Duration::from_micros(20),
+            empty_looks: 2,
+            suspend: Duration::from_millis(20),
+        }
+    }
+}
+
+impl Settings {
+    /// The longest that a packet may wait in the ring without being looked at, in any mode but polling, which looks
+    /// without end.
+    pub fn longest_wait(&self) -> Duration {
+        self.bound.max(self.defer).max(self.suspend)
+    }
+}
+
+/// What a drained queue does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Ask for an event at the `after`-th packet from here, and look at the queue at the latest after `within`.
+    Arm {
+        /// `rsp_event` is the consumer's index and this.
+        after: u32,
+        /// Always there if `after` is more than one.
+        within: Option<Duration>,
+    },
+    /// Ask for nothing, and look again after this time.
+    Wait(Duration),
+    /// Look again at once.
+    Poll,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Event,
+    Deferred { empty: u32 },
+    Suspended,
+}
+
+/// The moderation of one queue.
+#[derive(Debug, Clone, Copy)]
+pub struct Moderation {
+    mode: Mode,
+    settings: Settings,
+    state: State,
+    /// Running mean of the packets of an activation, times 16.
+    mean: u64,
+}
+
+impl Moderation {
+    /// A queue that is armed for its first packet.
+    pub fn new(mode: Mode, settings: Settings) -> Self {
+        Self {
+            mode,
+            settings,
+            state: State::Event,
+            mean: 0,
+        }
+    }
+
+    /// The present mode.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Changes the mode. It holds from the next [`Self::drained`] on, which is due now: a queue that was armed for
+    /// many packets, or not at all, would keep the old mode until then.
+    pub fn set_mode(&mut self, mode: Mode) {
+        self.mode = mode;
+        self.state = State::Event;
+    }
+
+    /// The queue was looked at and is empty. `packets` were taken since the last call, `posted` slots are with the
+    /// backend.
+    pub fn drained(&mut self, packets: usize, posted: u32) -> Step {
+        self.mean = self.mean - self.mean / 8 + (packets as u64).saturating_mul(2).min(1 << 32);
+        match self.mode {
+            Mode::Poll => Step::Poll,
+            Mode::Interrupt => Step::Arm {
+                after: 1,
+                within: None,
+            },
+            Mode::Adaptive => self.adapt(packets, posted),
+        }
+    }
+
+    fn adapt(&mut self, packets: usize, posted: u32) -> Step {
+        let empty = match self.state {
+            State::Deferred { empty } if packets == 0 => empty + 1,
+            // A timer, or an event that came late, after a poll of the consumer's took its packets.
+            State::Event | State::Suspended if packets == 0 => self.settings.empty_looks,
+            _ => 0,
+        };
+        // A single packet is no reason to look again: under light load each packet would cost looks that find
+        // nothing, in place of one event.
+        let busy = self.mean / 16 >= 2;
+        if busy && empty < self.settings.empty_looks {
+            self.state = State::Deferred { empty };
+            return Step::Wait(self.settings.defer);
+        }
+        self.state = State::Event;
+        let after = self.after(posted);
+        Step::Arm {
+            after,
+            within: (after > 1).then_some(self.settings.bound),
+        }
+    }
+
+    /// Packets until the next event: half of what activations found lately, and never so many that the backend has
+    /// less than three quarters of the ring to go on with (a packet may take several slots).
+    fn after(&self, posted: u32) -> u32 {
+        let half = u32::try_from(self.mean / 32).unwrap_or(u32::MAX);
+        half.min(self.settings.packets).min(posted / 4).max(1)
+    }
+
+    /// The consumer has polled the queue by itself and taken so many packets. As long as it finds some no event is
+    /// needed; what it says when it finds none is what a drained queue does.
+    pub fn consumer_polled(&mut self, packets: usize, posted: u32) -> Step {
+        if self.mode == Mode::Adaptive && packets > 0 {
+            self.mean = self.mean - self.mean / 8 + (packets as u64).saturating_mul(2).min(1 << 32);
+            self.state = State::Suspended;
+            return Step::Wait(self.settings.suspend);
+        }
+        if self.state == State::Suspended {
+            self.state = State::Deferred { empty: 0 };
+        }
+        self.drained(packets, posted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ARMED: Step = Step::Arm {
+        after: 1,
+        within: None,
+    };
+
+    fn busy() -> Moderation {
+        let mut queue = Moderation::new(Mode::Adaptive, Settings::default());
+        for _ in 0..20 {
+            let _ = queue.drained(64, 256);
+        }
+        queue
+    }
+
+    /// L-1: interrupt and polling can both be chosen, while running.
+    #[test]
+    fn each_mode_does_what_its_name_says_from_the_moment_it_is_chosen() {
+        let mut queue = Moderation::new(Mode::Interrupt, Settings::default());
+        for packets in [0, 1, 64, 300] {
+            assert_eq!(queue.drained(packets, 256), ARMED);
+        }
+        queue.set_mode(Mode::Poll);
+        assert_eq!(queue.drained(0, 256), Step::Poll);
+        assert_eq!(queue.drained(64, 256), Step::Poll);
+        queue.set_mode(Mode::Interrupt);
+        assert_eq!(queue.drained(64, 256), ARMED);
+    }
+
+    #[test]
+    fn single_packets_cost_one_event_each_and_no_look_in_vain() {
+        let mut queue = Moderation::new(Mode::Adaptive, Settings::default());
+        for _ in 0..100 {
+            assert_eq!(queue.drained(1, 256), ARMED);
+        }
+    }
+
+    /// N-1: while packets come no event is asked for.
+    #[test]
+    fn a_busy_queue_is_looked_at_and_asks_when_looks_find_nothing() {
+        let settings = Settings::default();
+        let mut queue = busy();
+        assert_eq!(queue.drained(64, 256), Step::Wait(settings.defer));
+        assert_eq!(queue.drained(0, 256), Step::Wait(settings.defer));
+        assert_eq!(queue.drained(3, 256), Step::Wait(settings.defer), "it begins anew");
+        assert_eq!(queue.drained(0, 256), Step::Wait(settings.defer));
+        let Step::Arm { after, within } = queue.drained(0, 256) else {
+            panic!("looked in vain too often");
+        };
+        assert!(after > 1);
+        assert_eq!(within, Some(settings.bound));
+        // The timer of the bound found nothing: it asks again, and with fewer packets in the end.
+        for _ in 0..100 {
+            assert!(matches!(queue.drained(0, 256), Step::Arm { .. }));
+        }
+        assert_eq!(queue.drained(0, 256), ARMED);
+    }
+
+    #[test]
+    fn an_event_never_stands_for_more_than_a_quarter_of_what_is_posted() {
+        let mut queue = busy();
+        for posted in [0, 1, 4, 40, 256] {
+            queue.state = State::Event;
+            let Step::Arm { after, .. } = queue.adapt(0, posted) else {
+                panic!("the last look found nothing");
+            };
+            assert!(after <= (posted / 4).max(1), "{after} of {posted}");
+        }
+    }
+
+    #[test]
+    fn a_consumer_that_polls_needs_no_event_until_it_finds_nothing() {
+        let settings = Settings::default();
+        let mut queue = busy();
+        for _ in 0..10 {
+            assert_eq!(queue.consumer_polled(8, 256), Step::Wait(settings.suspend));
+        }
+        assert_eq!(queue.consumer_polled(0, 256), Step::Wait(settings.defer));
+        assert!(matches!(queue.drained(0, 256), Step::Arm { .. }));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// No packet is forgotten: a queue is armed for the next packet, or looked at within the longest wait.
+        #[test]
+        fn a_packet_is_looked_at_within_the_longest_wait(
+            calls in prop::collection::vec((any::<bool>(), 0..400usize, 0..257u32, 0..6u8), 1..100),
+        ) {
+            let settings = Settings::default();
+            let mut queue = Moderation::new(Mode::Adaptive, settings);
+            for (polled, packets, posted, mode) in calls {
+                match mode {
+                    0 => queue.set_mode(Mode::Interrupt),
+                    1 => queue.set_mode(Mode::Poll),
+                    2 => queue.set_mode(Mode::Adaptive),
+                    _ => {}
+                }
+                let step = match polled {
+                    true => queue.consumer_polled(packets, posted),
+                    false => queue.drained(packets, posted),
+                };
+                match step {
+                    Step::Arm { after, within } => {
+                        prop_assert!(after >= 1);
+                        prop_assert!(after == 1 || within.is_some_and(|w| w <= settings.longest_wait()));
+                    }
+                    Step::Wait(time) => prop_assert!(time <= settings.longest_wait()),
+                    Step::Poll => prop_assert_eq!(queue.mode(), Mode::Poll),
+                }
+            }
+        }
+    }
+}

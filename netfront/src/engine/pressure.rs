@@ -1,0 +1,161 @@
+//! Back-pressure: what is done with packets whose consumer is behind, before anything was paid for them.
+//!
+//! Received packets that are thrown away later have cost their whole way: under overload a driver that takes all
+//! it can get does nothing else, and nothing arrives (receive livelock). So a visit takes no more than the consumer
+//! has room for. The rest stays in the ring, where it costs nothing; when the ring is full the backend drops,
+//! which costs us nothing either.
+//!
+//! But a ring that is not emptied looks to the backend like a guest that died: Linux's netback drops packets that wait
+//! for more than ten seconds, and after sixty without a free slot takes the carrier off, of all queues. So packets are
+//! held for a bounded time only. After that they are taken and dropped at once, unread, and counted,
+//! until the consumer takes something again.
+
+use std::time::Duration;
+
+/// What a consumer is given before its queue is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Packets on their way to the consumer, at which its queue is held. More of them is more throughput in bursts
+    /// and more latency: twice the consumer's batch is enough for it never to wait.
+    pub high: usize,
+    /// The longest time that packets wait in the ring for a consumer that takes nothing.
+    pub hold: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            high: 2 * super::WEIGHT,
+            hold: Duration::from_secs(1),
+        }
+    }
+}
+
+/// What a visit may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// Take up to so many packets and hand them on.
+    Take(usize),
+    /// Leave them in the ring.
+    Hold,
+    /// Take up to so many and drop them.
+    Drop(usize),
+}
+
+/// The back-pressure of one queue.
+#[derive(Debug, Clone, Copy)]
+pub struct Pressure {
+    limits: Limits,
+    /// Since when the consumer has taken nothing, and what it had taken then.
+    stuck: Option<(Duration, u64)>,
+    held: u64,
+    dropped: u64,
+}
+
+impl Pressure {
+    /// With nothing on its way.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            stuck: None,
+            held: 0,
+            dropped: 0,
+        }
+    }
+
+    /// What a visit of `weight` may do, where `depth` packets are on their way and the consumer has taken `taken` since
+    /// the beginning.
+    pub fn room(&mut self, now: Duration, weight: usize, depth: usize, taken: u64) -> Room {
+        let room = self.limits.high.saturating_sub(depth);
+        if room > 0 {
+            self.stuck = None;
+            return Room::Take(room.min(weight));
+        }
+        match self.stuck {
+            Some((since, before)) if before == taken => {
+                if now.saturating_sub(since) >= self.limits.hold {
+                    return Room::Drop(weight);
+                }
+            }
+            // It takes some, so it lives: the time begins anew.
+            _ => self.stuck = Some((now, taken)),
+        }
+        self.held += 1;
+        Room::Hold
+    }
+
+    /// So many packets were dropped as [`Room::Drop`] said.
+    pub fn dropped(&mut self, packets: usize) {
+        self.dropped += packets as u64;
+    }
+
+    /// When packets that are held now have to be looked at again, though the consumer has taken none.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.stuck.map(|(since, _)| since + self.limits.hold)
+    }
+
+    /// How full the consumer is with `depth` packets on their way, in 256ths.
+    pub fn occupancy(&self, depth: usize) -> u32 {
+        let high = self.limits.high.max(1);
+        u32::try_from(depth.saturating_mul(256) / high).unwrap_or(u32::MAX)
+    }
+
+    /// Visits that took nothing, and packets that were dropped.
+    pub fn counters(&self) -> (u64, u64) {
+        (self.held, self.dropped)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WEIGHT: usize = 64;
+
+    fn at(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    /// S-3: packets that the consumer has no room for are not taken, so nothing is paid for them.
+    #[test]
+    fn a_visit_takes_no_more_than_the_consumer_has_room_for() {
+        let mut pressure = Pressure::new(Limits::default());
+        assert_eq!(pressure.room(at(0), WEIGHT, 0, 0), Room::Take(64));
+        assert_eq!(pressure.room(at(0), WEIGHT, 100, 0), Room::Take(28));
+        assert_eq!(pressure.room(at(0), WEIGHT, 128, 0), Room::Hold);
+        assert_eq!(pressure.room(at(0), WEIGHT, 1000, 0), Room::Hold);
+        assert_eq!(pressure.room(at(1), WEIGHT, 120, 8), Room::Take(8));
+        assert_eq!(pressure.counters(), (2, 0));
+    }
+
+    #[test]
+    fn a_consumer_that_takes_nothing_is_waited_for_and_then_passed_over() {
+        let mut pressure = Pressure::new(Limits::default());
+        assert_eq!(pressure.room(at(0), WEIGHT, 128, 7), Room::Hold);
+        assert_eq!(pressure.deadline(), Some(at(1000)));
+        assert_eq!(pressure.room(at(999), WEIGHT, 128, 7), Room::Hold);
+        assert_eq!(pressure.room(at(1000), WEIGHT, 128, 7), Room::Drop(64));
+        pressure.dropped(64);
+        assert_eq!(pressure.room(at(1001), WEIGHT, 128, 7), Room::Drop(64));
+        pressure.dropped(64);
+        assert_eq!(pressure.room(at(1002), WEIGHT, 128, 8), Room::Hold, "it lives");
+        assert_eq!(pressure.room(at(1003), WEIGHT, 100, 36), Room::Take(28));
+        assert_eq!(pressure.deadline(), None);
+        assert_eq!(pressure.counters(), (3, 128));
+    }
+
+    #[test]
+    fn a_slow_consumer_is_never_dropped_for() {
+        let mut pressure = Pressure::new(Limits::default());
+        for second in 0..100 {
+            let taken = second;
+            assert_eq!(pressure.room(at(second * 900), WEIGHT, 128, taken), Room::Hold);
+        }
+    }
+
+    /// Packets wait far less than netback's ten seconds, and its sixty until the carrier goes.
+    #[test]
+    fn the_hold_time_is_far_below_the_backends() {
+        assert!(Limits::default().hold <= Duration::from_secs(10) / 10);
+    }
+}

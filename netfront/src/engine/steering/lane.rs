@@ -1,0 +1,153 @@
+//! A lane: the bounded way of packets from one event core to one worker.
+//!
+//! It is crossbeam's `ArrayQueue`, which would allow more producers and consumers than the two that these types let
+//! there be. What it adds are two counts: what was put in, which only the event core knows, and what the worker has
+//! *finished*. A packet that the worker has taken out and still works on is not finished; so "finished up to here" says
+//! that whatever comes now, by any way, comes after. That is what moving a connection needs.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+
+use crossbeam_queue::ArrayQueue;
+
+#[derive(Debug)]
+struct Shared<T> {
+    queue: ArrayQueue<T>,
+    finished: Progress,
+}
+
+/// How many packets of a lane the worker has finished. Any thread may look.
+#[derive(Debug, Clone, Default)]
+pub struct Progress(Arc<AtomicU64>);
+
+impl Progress {
+    /// Packets since the beginning.
+    pub fn finished(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// The event core's end.
+#[derive(Debug)]
+pub struct LaneSender<T> {
+    shared: Arc<Shared<T>>,
+    sent: u64,
+}
+
+/// The worker's end.
+#[derive(Debug)]
+pub struct LaneReceiver<T> {
+    shared: Arc<Shared<T>>,
+    taken: u64,
+}
+
+/// Makes a lane for up to `capacity` packets (at least one).
+pub fn lane<T>(capacity: usize) -> (LaneSender<T>, LaneReceiver<T>) {
+    let shared = Arc::new(Shared {
+        queue: ArrayQueue::new(capacity.max(1)),
+        finished: Progress::default(),
+    });
+    let sender = LaneSender {
+        shared: Arc::clone(&shared),
+        sent: 0,
+    };
+    (sender, LaneReceiver { shared, taken: 0 })
+}
+
+impl<T> LaneSender<T> {
+    /// Puts a packet in.
+    ///
+    /// # Errors
+    /// The packet, if the lane is full.
+    pub fn send(&mut self, packet: T) -> Result<(), T> {
+        self.shared.queue.push(packet)?;
+        self.sent += 1;
+        Ok(())
+    }
+
+    /// Packets that were put in since the beginning.
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Packets that the worker has finished since the beginning.
+    pub fn finished(&self) -> u64 {
+        self.shared.finished.finished()
+    }
+
+    /// Packets that are on their way: put in and not finished.
+    pub fn depth(&self) -> usize {
+        self.sent.saturating_sub(self.finished()) as usize
+    }
+
+    /// Packets that can still be put in.
+    pub fn room(&self) -> usize {
+        let queue = &self.shared.queue;
+        queue.capacity() - queue.len()
+    }
+
+    /// For another thread that has to know when the worker is so far.
+    pub fn progress(&self) -> Progress {
+        self.shared.finished.clone()
+    }
+}
+
+impl<T> LaneReceiver<T> {
+    /// Takes the next packet out.
+    pub fn take(&mut self) -> Option<T> {
+        let packet = self.shared.queue.pop()?;
+        self.taken += 1;
+        Some(packet)
+    }
+
+    /// True if there is nothing to take.
+    pub fn is_empty(&self) -> bool {
+        self.shared.queue.is_empty()
+    }
+
+    /// Packets taken out and not finished.
+    pub fn unfinished(&self) -> u64 {
+        self.taken - self.shared.finished.finished()
+    }
+
+    /// The `packets` that were taken out first, of those not finished, are finished now.
+    pub fn finish(&mut self, packets: u64) {
+        let finished = &self.shared.finished;
+        let now = (finished.finished() + packets).min(self.taken);
+        // Only the worker writes it. Release: whoever sees it sees what was done with the packets.
+        finished.0.store(now, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::lane;
+
+    /// K-6: a lane is bounded: it gives back what does not fit, and keeps the order of what does.
+    #[test]
+    fn a_full_lane_gives_the_packet_back() {
+        let (mut sender, mut receiver) = lane(2);
+        assert_eq!(sender.send('a'), Ok(()));
+        assert_eq!(sender.send('b'), Ok(()));
+        assert_eq!(sender.send('c'), Err('c'));
+        assert_eq!((sender.sent(), sender.room()), (2, 0));
+        assert_eq!(receiver.take(), Some('a'));
+        assert_eq!(sender.send('c'), Ok(()));
+        assert_eq!((receiver.take(), receiver.take(), receiver.take()), (Some('b'), Some('c'), None));
+    }
+
+    #[test]
+    fn a_packet_is_on_its_way_until_the_worker_has_finished_it() {
+        let (mut sender, mut receiver) = lane(4);
+        for packet in 0..3 {
+            sender.send(packet).expect("room");
+        }
+        receiver.take();
+        receiver.take();
+        assert_eq!((sender.depth(), receiver.unfinished()), (3, 2));
+        receiver.finish(1);
+        assert_eq!((sender.depth(), sender.finished()), (2, 1));
+        receiver.finish(100);
+        assert_eq!(sender.finished(), 2, "never more than were taken");
+    }
+}

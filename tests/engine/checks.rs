@@ -1,0 +1,184 @@
+//! What has to hold in the harness of the receive engine, with the committed parameters and with each of them at half and
+//! at one and a half.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::path::Path;
+
+use netfront::engine::moderation::Mode;
+use netfront::engine::restart::Policy;
+use netfront_tests::engine::many_cores::{self, Way};
+use netfront_tests::engine::one_core::{run, Seen};
+use netfront_tests::engine::parameters::Parameters;
+use netfront_tests::engine::scenarios::{
+    at_load, best_fixed, capture, shared, with, LOADS, POLICIES,
+};
+use netfront_tests::engine::table;
+
+/// The committed world, and each that differs in one parameter.
+fn worlds() -> Vec<(String, Parameters)> {
+    let committed = Parameters::committed();
+    let mut worlds = committed.variations();
+    worlds.push(("as committed".into(), committed));
+    worlds
+}
+
+fn assert_within_its_time(seen: &Seen, what: &str) {
+    assert!(
+        seen.over <= seen.longest_visit,
+        "{what}: {} ns over its time, the longest visit took {}",
+        seen.over,
+        seen.longest_visit
+    );
+}
+
+/// S-3, S-4, S-5: where yielding is expensive, the limit that learns captures no less than the kernel's ten.
+#[test]
+fn the_adaptive_limit_captures_at_least_what_ten_rounds_do() {
+    let mut failed = Vec::new();
+    for (world, parameters) in worlds() {
+        for scenario in capture(&parameters) {
+            let ours = run(&parameters, &scenario, with(Policy::Adaptive, true));
+            let ten = run(&parameters, &scenario, with(Policy::Fixed(10), true));
+            let what = format!("{world}; {}", scenario.name);
+            assert_within_its_time(&ours, &what);
+            if ours.delivered < ten.delivered {
+                failed.push(format!("{what}: {:.2} % of {:.2} %", ours.percent(), ten.percent()));
+            }
+        }
+    }
+    assert!(failed.is_empty(), "{failed:#?}");
+}
+
+/// S-4: on a core that is shared with the application, it loses less than 3 % to the best fixed limit there is.
+#[test]
+fn the_adaptive_limit_is_as_good_as_the_best_fixed_one_where_the_core_is_shared() {
+    let mut failed = Vec::new();
+    for (world, parameters) in worlds() {
+        for scenario in shared(&parameters) {
+            let ours = run(&parameters, &scenario, with(Policy::Adaptive, true));
+            let best = best_fixed(&parameters, &scenario);
+            let what = format!("{world}; {}", scenario.name);
+            assert_within_its_time(&ours, &what);
+            if ours.kpps() < 0.97 * best {
+                failed.push(format!("{what}: {:.1} of {best:.1} kpps", ours.kpps()));
+            }
+        }
+    }
+    assert!(failed.is_empty(), "{failed:#?}");
+}
+
+/// S-4: no policy is ever over its time by more than one visit.
+#[test]
+fn no_policy_is_over_its_time_by_more_than_one_visit() {
+    let parameters = Parameters::committed();
+    for scenario in capture(&parameters).iter().chain(&shared(&parameters)) {
+        for policy in POLICIES {
+            for pressure in [false, true] {
+                let seen = run(&parameters, scenario, with(policy, pressure));
+                assert_within_its_time(&seen, &format!("{policy}, {}", scenario.name));
+            }
+        }
+    }
+}
+
+/// S-3: what back-pressure is for. Without it a large limit on a shared core throws away most of what it received.
+#[test]
+fn with_back_pressure_nothing_is_thrown_away_that_was_paid_for() {
+    let parameters = Parameters::committed();
+    let mut wasted = 0.0f64;
+    for scenario in shared(&parameters) {
+        for policy in POLICIES {
+            let off = run(&parameters, &scenario, with(policy, false));
+            let on = run(&parameters, &scenario, with(policy, true));
+            assert_eq!(on.wasted, 0, "{policy}, {}", scenario.name);
+            wasted = wasted.max(off.waste());
+        }
+    }
+    assert!(wasted > 50.0, "{wasted}: the scenarios have no livelock to prevent");
+}
+
+/// N-1: the more packets, the fewer events for each; at saturation one for fifty at most.
+#[test]
+fn events_fall_with_the_load_and_nearly_vanish_at_saturation() {
+    let parameters = Parameters::committed();
+    for mode in [Mode::Interrupt, Mode::Adaptive] {
+        let seen = LOADS.map(|percent| at_load(&parameters, percent, mode).1);
+        for pair in seen.windows(2) {
+            let [before, after] = [&pair[0], &pair[1]].map(Seen::events_a_packet);
+            assert!(after <= before, "{mode:?}: {before} and then {after}");
+        }
+        for (percent, seen) in LOADS.iter().zip(&seen) {
+            let events = seen.events_a_packet();
+            assert!(*percent < 100 || events <= 0.02, "{mode:?}, {percent} %: {events}");
+        }
+    }
+}
+
+/// L-1: an idle core is left alone, but by polling.
+#[test]
+fn an_idle_core_is_left_alone_unless_it_was_told_to_poll() {
+    let parameters = Parameters::committed();
+    let busy = |mode| at_load(&parameters, 1, mode).1.busy_percent();
+    let [interrupt, adaptive, poll] = [Mode::Interrupt, Mode::Adaptive, Mode::Poll].map(busy);
+    assert!(adaptive <= 1.5 * interrupt, "{adaptive} and {interrupt}");
+    assert!(poll > 99.0);
+}
+
+/// K-1, K-2, K-3, K-5, K-8, K-10: 64 connections over two event cores and two workers, with queues, connections and
+/// mappings bound anew all the time.
+#[test]
+fn steered_packets_keep_their_order_with_few_wake_ups_and_no_event_on_a_worker() {
+    for (world, parameters) in worlds() {
+        let seen = many_cores::run(&parameters, Way::Rebound);
+        assert!(seen.delivered > 1000, "{world}: {}", seen.delivered);
+        assert_eq!(seen.out_of_order, 0, "{world}");
+        assert_eq!(seen.events_on_workers, 0, "{world}");
+        assert!(seen.spread <= 1, "{world}");
+        assert!(seen.rebindings > 10, "{world}");
+        if world == "as committed" {
+            assert!(seen.wakes_a_packet() <= 0.05, "{}", seen.wakes_a_packet());
+            assert!(seen.moves > 100, "{}", seen.moves);
+        }
+    }
+}
+
+/// K-6, K-7: what the baselines lose that do without.
+#[test]
+fn the_baselines_show_what_each_part_is_there_for() {
+    let parameters = Parameters::committed();
+    let seen = |way| many_cores::run(&parameters, way);
+    let ours = seen(Way::Steered);
+    assert!(seen(Way::RandomWorker).out_of_order > 0);
+    assert!(seen(Way::NoSteering).events_on_workers > 0);
+    assert!(seen(Way::WakePerPacket).wakes_a_packet() > ours.wakes_a_packet());
+    assert!(seen(Way::OneEventCore).delivered < ours.delivered);
+    assert!(seen(Way::MutexStore).delivered <= ours.delivered);
+}
+
+/// The table in the repository is the one that the present code gives. `UPDATE=1` writes it.
+#[test]
+fn the_committed_table_is_the_present_one() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("engine/table.txt");
+    let now = table::text(&table::all(&Parameters::committed()));
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&path, &now).unwrap();
+    }
+    let kept = std::fs::read_to_string(&path).unwrap();
+    assert!(
+        kept == now,
+        "tests/engine/table.txt is another one. If that is meant: UPDATE=1 cargo test -p netfront-tests --test engine. Now:\n{now}"
+    );
+}
+
+#[test]
+fn parameters_that_are_wrong_are_told_by_their_line() {
+    assert_eq!(
+        Parameters::parse("run_us = 1\nqueues: 3"),
+        Err("line 2: `name = number` is wanted, and this is `queues: 3`".into())
+    );
+    assert_eq!(
+        Parameters::parse("# a remark\npackets = 3 # so"),
+        Err("line 2: there is no parameter `packets`".into())
+    );
+    assert!(Parameters::parse("").unwrap_err().starts_with("these parameters are missing: run_us"));
+}
