@@ -283,7 +283,7 @@ mod tests {
     fn giving_again_what_the_kernel_could_not_connect_is_no_success() {
         let world = World::new();
         for _ in 0..2 {
-            let failure = world.give(Duration::from_millis(200)).err();
+            let failure = world.give(Duration::from_secs(1)).err();
             let text = failure.expect("it is not connected").to_string();
             assert!(text.contains("wanted an interface and Connected"), "{text}");
         }

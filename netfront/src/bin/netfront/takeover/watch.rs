@@ -80,7 +80,7 @@ pub fn watch(
             Woken::Word(_) => {}
             Woken::Silent => talks = false,
             Woken::Signal if !told => {
-                told = true;
+                (told, word) = (true, None);
                 goodbye.get_or_insert_with(|| Instant::now() + times.goodbye);
                 // A driver that has gone already is seen next.
                 let _ = line.write_all(&[STOP]);
