@@ -59,6 +59,8 @@ pub struct Setting {
 pub struct Seen {
     /// Packets that came.
     pub offered: u64,
+    /// Packets that the backend dropped, since ring and backend were full.
+    pub lost: u64,
     /// Packets that reached the application, or were captured.
     pub delivered: u64,
     /// Packets that were received, and paid for, and thrown away since the application's queue was full.
@@ -84,9 +86,10 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Delivered of what was offered, in percent.
+    /// What was offered and not lost by anybody, in percent.
     pub fn percent(&self) -> f64 {
-        100.0 * self.delivered as f64 / self.offered.max(1) as f64
+        let lost = (self.lost + self.wasted) as f64;
+        100.0 * (1.0 - lost / self.offered.max(1) as f64)
     }
 
     /// Delivered, thousands a second.
@@ -147,6 +150,8 @@ impl World<'_> {
             self.seen.offered += u64::from(self.counting);
             if self.waiting.len() < room {
                 self.waiting.push_back(came);
+            } else {
+                self.seen.lost += u64::from(self.counting);
             }
         }
     }
@@ -343,7 +348,7 @@ fn sleep(world: &mut World<'_>, step: Step) {
             world.arrive();
             let mut ahead = world.arrivals.clone();
             let missing = (after as usize).saturating_sub(world.waiting.len());
-            let event = (0..missing).map(|_| ahead.pop()).last().unwrap_or_default();
+            let event = (0..missing).fold(0, |_, _| ahead.pop());
             match limit {
                 Some(limit) if limit < event => {
                     world.until(limit);

@@ -26,13 +26,19 @@ fn model(run: impl Fn() + Sync + Send + 'static) {
 }
 
 /// A poll list that other threads can add to, and the sleep of its owner.
-#[derive(Default)]
 struct Core {
     listed: Mutex<Vec<usize>>,
     event: Notify,
 }
 
 impl Core {
+    fn new() -> Self {
+        Self {
+            listed: Mutex::new(Vec::new()),
+            event: Notify::new(),
+        }
+    }
+
     fn list(&self, queue: usize) {
         let mut listed = self.listed.lock().unwrap();
         assert!(!listed.contains(&queue), "queue {queue} is listed twice");
@@ -64,7 +70,7 @@ fn take_packets(ring: &[AtomicU32]) -> u32 {
 fn no_wake_up_is_lost_and_no_queue_is_listed_twice() {
     model(|| {
         let queue = Arc::new(Schedule::idle());
-        let core = Arc::new(Core::default());
+        let core = Arc::new(Core::new());
         let ring = Arc::new([AtomicU32::new(0), AtomicU32::new(0)]);
         let producers: Vec<_> = (0..2)
             .map(|index| {

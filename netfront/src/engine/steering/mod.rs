@@ -22,6 +22,7 @@ mod binding;
 mod connection;
 mod hash;
 mod lane;
+mod reverse;
 mod store;
 mod table;
 
@@ -33,6 +34,7 @@ pub use binding::{Binding, CoreId, Move, NoCore};
 pub use connection::{Connection, Endpoint, Kind};
 pub use hash::{Toeplitz, COMMON_KEY, KEY};
 pub use lane::{lane, LaneReceiver, LaneSender, Progress};
+pub use reverse::{EventCore, ReversePath};
 pub use store::Store;
 pub use table::{FlowTable, TableCounters, TooMany, Way, MAPPING};
 
@@ -230,7 +232,7 @@ impl<T> Steering<T> {
 
 /// How many packets of its lane each worker has finished.
 fn finished<T>(workers: &[Worker<T>]) -> impl Fn(usize) -> u64 + '_ {
-    |worker| workers.get(worker).map_or(u64::MAX, |own| own.lane.finished())
+    move |worker| workers.get(worker).map_or(u64::MAX, |own| own.lane.finished())
 }
 
 /// Packets that are on their way from an event core which has given a queue away.
