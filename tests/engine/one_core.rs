@@ -123,7 +123,6 @@ struct World<'a> {
     waiting: VecDeque<u64>,
     /// When each came that waits for the application.
     queue: VecDeque<u64>,
-    taken: u64,
     pressure: Option<Pressure>,
     schedule: Schedule,
     counting: bool,
@@ -161,7 +160,6 @@ impl World<'_> {
     }
 
     fn deliver(&mut self, came: u64) {
-        self.taken += 1;
         if self.counting {
             self.seen.delivered += 1;
             self.seen.latency.add(nanos(self.clock) - came);
@@ -213,7 +211,7 @@ impl Source for World<'_> {
         let there = self.in_ring();
         let room = match &mut self.pressure {
             None => Room::Take(weight),
-            Some(pressure) => pressure.room(self.clock.now(), weight, self.queue.len(), self.taken),
+            Some(pressure) => pressure.room(self.clock.now(), weight, self.queue.len()),
         };
         let packets = match room {
             Room::Take(room) => there.min(room),
@@ -277,7 +275,6 @@ pub fn run(parameters: &Parameters, scenario: &Scenario, setting: Setting) -> Se
         arrivals: Arrivals::new(scenario.kpps, scenario.pattern, 1),
         waiting: VecDeque::new(),
         queue: VecDeque::new(),
-        taken: 0,
         pressure: setting.pressure.then(|| Pressure::new(Limits::default())),
         schedule: Schedule::idle(),
         counting: false,
@@ -316,10 +313,10 @@ pub fn run(parameters: &Parameters, scenario: &Scenario, setting: Setting) -> Se
             step = moderation.drained(activation.packets, parameters.ring_slots as u32);
         } else {
             world.hand_over();
-            let (pressure, depth, taken) = (&mut world.pressure, world.queue.len(), world.taken);
+            let (pressure, depth) = (&mut world.pressure, world.queue.len());
             core.release(|_| {
                 pressure.as_mut().is_none_or(|pressure| {
-                    pressure.room(clock.now(), 1, depth, taken) != Room::Hold
+                    pressure.room(clock.now(), 1, depth) != Room::Hold
                 })
             });
         }

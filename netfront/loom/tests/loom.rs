@@ -15,6 +15,7 @@ use loom::sync::atomic::{fence, AtomicU32};
 use loom::sync::{Mutex, Notify};
 use loom::thread;
 use netfront_loom::bell::Bell;
+use netfront_loom::progress::Progress;
 use netfront_loom::schedule::{Completion, Schedule};
 
 /// All interleavings: no bound on preemptions.
@@ -276,5 +277,25 @@ fn without_a_fence_the_bell_is_not_heard() {
             idle.store(0, Relaxed);
         }
         producer.join().unwrap();
+    });
+}
+
+/// K-7: a connection moves when its old worker has finished its packets; what that did with them is done for all to see.
+#[test]
+fn who_sees_a_packet_finished_sees_what_was_done_with_it() {
+    model(|| {
+        let progress = Progress::new();
+        let work = Arc::new(AtomicU32::new(0));
+        let worker = {
+            let (progress, work) = (progress.clone(), work.clone());
+            thread::spawn(move || {
+                work.store(1, Relaxed);
+                progress.set(1);
+            })
+        };
+        if progress.finished() == 1 {
+            assert_eq!(work.load(Relaxed), 1);
+        }
+        worker.join().unwrap();
     });
 }
