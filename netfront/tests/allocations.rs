@@ -120,7 +120,7 @@ impl Source for Steered64 {
                 source: end(self.packets as u16),
                 destination: end(1),
             };
-            if self.packets % 5 == 0 {
+            if self.packets.is_multiple_of(5) {
                 let _ = self.steering.bind(connection, 0);
             }
             self.steering.send_of(Some(connection), self.packets).unwrap();

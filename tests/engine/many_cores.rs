@@ -180,9 +180,9 @@ impl EventCore<'_, '_> {
         if self.world.way == Way::NoSteering {
             return Room::Take(weight);
         }
-        let (depth, finished) = (self.steering.depth(), self.steering.finished());
+        let depth = self.steering.depth();
         let pressure = &mut self.world.queues[queue].pressure;
-        pressure.room(self.clock.now(), weight, depth, finished)
+        pressure.room(self.clock.now(), weight, depth)
     }
 
     fn hand_on(&mut self, mut packet: Packet) {

@@ -59,6 +59,8 @@ pub struct Setting {
 pub struct Seen {
     /// Packets that came.
     pub offered: u64,
+    /// Packets that the backend dropped, since ring and backend were full.
+    pub lost: u64,
     /// Packets that reached the application, or were captured.
     pub delivered: u64,
     /// Packets that were received, and paid for, and thrown away since the application's queue was full.
@@ -84,9 +86,10 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Delivered of what was offered, in percent.
+    /// What was offered and not lost by anybody, in percent.
     pub fn percent(&self) -> f64 {
-        100.0 * self.delivered as f64 / self.offered.max(1) as f64
+        let lost = (self.lost + self.wasted) as f64;
+        100.0 * (1.0 - lost / self.offered.max(1) as f64)
     }
 
     /// Delivered, thousands a second.
@@ -120,7 +123,6 @@ struct World<'a> {
     waiting: VecDeque<u64>,
     /// When each came that waits for the application.
     queue: VecDeque<u64>,
-    taken: u64,
     pressure: Option<Pressure>,
     schedule: Schedule,
     counting: bool,
@@ -147,6 +149,8 @@ impl World<'_> {
             self.seen.offered += u64::from(self.counting);
             if self.waiting.len() < room {
                 self.waiting.push_back(came);
+            } else {
+                self.seen.lost += u64::from(self.counting);
             }
         }
     }
@@ -156,7 +160,6 @@ impl World<'_> {
     }
 
     fn deliver(&mut self, came: u64) {
-        self.taken += 1;
         if self.counting {
             self.seen.delivered += 1;
             self.seen.latency.add(nanos(self.clock) - came);
@@ -208,7 +211,7 @@ impl Source for World<'_> {
         let there = self.in_ring();
         let room = match &mut self.pressure {
             None => Room::Take(weight),
-            Some(pressure) => pressure.room(self.clock.now(), weight, self.queue.len(), self.taken),
+            Some(pressure) => pressure.room(self.clock.now(), weight, self.queue.len()),
         };
         let packets = match room {
             Room::Take(room) => there.min(room),
@@ -272,7 +275,6 @@ pub fn run(parameters: &Parameters, scenario: &Scenario, setting: Setting) -> Se
         arrivals: Arrivals::new(scenario.kpps, scenario.pattern, 1),
         waiting: VecDeque::new(),
         queue: VecDeque::new(),
-        taken: 0,
         pressure: setting.pressure.then(|| Pressure::new(Limits::default())),
         schedule: Schedule::idle(),
         counting: false,
@@ -311,10 +313,10 @@ pub fn run(parameters: &Parameters, scenario: &Scenario, setting: Setting) -> Se
             step = moderation.drained(activation.packets, parameters.ring_slots as u32);
         } else {
             world.hand_over();
-            let (pressure, depth, taken) = (&mut world.pressure, world.queue.len(), world.taken);
+            let (pressure, depth) = (&mut world.pressure, world.queue.len());
             core.release(|_| {
                 pressure.as_mut().is_none_or(|pressure| {
-                    pressure.room(clock.now(), 1, depth, taken) != Room::Hold
+                    pressure.room(clock.now(), 1, depth) != Room::Hold
                 })
             });
         }
@@ -343,7 +345,7 @@ fn sleep(world: &mut World<'_>, step: Step) {
             world.arrive();
             let mut ahead = world.arrivals.clone();
             let missing = (after as usize).saturating_sub(world.waiting.len());
-            let event = (0..missing).map(|_| ahead.pop()).last().unwrap_or_default();
+            let event = (0..missing).fold(0, |_, _| ahead.pop());
             match limit {
                 Some(limit) if limit < event => {
                     world.until(limit);

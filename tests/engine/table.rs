@@ -102,9 +102,9 @@ fn sharing(parameters: &Parameters) -> Vec<Part> {
         scenarios.iter().map(|scenario| (scenario, of(scenario))).collect()
     };
     let mut parts = Vec::new();
-    let (without, with) = (runs(false), runs(true));
+    let (off, on) = (runs(false), runs(true));
     for (what, show) in shows {
-        for (pressure, runs) in [("without back-pressure", &without), ("with back-pressure", &with)] {
+        for (pressure, runs) in [("without back-pressure", &off), ("with back-pressure", &on)] {
             let row = |(scenario, seen): &(&Scenario, [Seen; 7])| {
                 (scenario.name.clone(), seen.iter().map(show).collect())
             };

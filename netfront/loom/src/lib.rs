@@ -10,3 +10,7 @@ pub mod schedule;
 #[cfg(loom)]
 #[path = "../../src/engine/steering/bell.rs"]
 pub mod bell;
+
+#[cfg(loom)]
+#[path = "../../src/engine/steering/progress.rs"]
+pub mod progress;

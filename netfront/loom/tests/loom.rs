@@ -15,6 +15,7 @@ use loom::sync::atomic::{fence, AtomicU32};
 use loom::sync::{Mutex, Notify};
 use loom::thread;
 use netfront_loom::bell::Bell;
+use netfront_loom::progress::Progress;
 use netfront_loom::schedule::{Completion, Schedule};
 
 /// All interleavings: no bound on preemptions.
@@ -26,13 +27,19 @@ fn model(run: impl Fn() + Sync + Send + 'static) {
 }
 
 /// A poll list that other threads can add to, and the sleep of its owner.
-#[derive(Default)]
 struct Core {
     listed: Mutex<Vec<usize>>,
     event: Notify,
 }
 
 impl Core {
+    fn new() -> Self {
+        Self {
+            listed: Mutex::new(Vec::new()),
+            event: Notify::new(),
+        }
+    }
+
     fn list(&self, queue: usize) {
         let mut listed = self.listed.lock().unwrap();
         assert!(!listed.contains(&queue), "queue {queue} is listed twice");
@@ -64,7 +71,7 @@ fn take_packets(ring: &[AtomicU32]) -> u32 {
 fn no_wake_up_is_lost_and_no_queue_is_listed_twice() {
     model(|| {
         let queue = Arc::new(Schedule::idle());
-        let core = Arc::new(Core::default());
+        let core = Arc::new(Core::new());
         let ring = Arc::new([AtomicU32::new(0), AtomicU32::new(0)]);
         let producers: Vec<_> = (0..2)
             .map(|index| {
@@ -270,5 +277,25 @@ fn without_a_fence_the_bell_is_not_heard() {
             idle.store(0, Relaxed);
         }
         producer.join().unwrap();
+    });
+}
+
+/// K-7: a connection moves when its old worker has finished its packets; what that did with them is done for all to see.
+#[test]
+fn who_sees_a_packet_finished_sees_what_was_done_with_it() {
+    model(|| {
+        let progress = Progress::new();
+        let work = Arc::new(AtomicU32::new(0));
+        let worker = {
+            let (progress, work) = (progress.clone(), work.clone());
+            thread::spawn(move || {
+                work.store(1, Relaxed);
+                progress.set(1);
+            })
+        };
+        if progress.finished() == 1 {
+            assert_eq!(work.load(Relaxed), 1);
+        }
+        worker.join().unwrap();
     });
 }

@@ -7,8 +7,8 @@
 //!
 //! But a ring that is not emptied looks to the backend like a guest that died: Linux's netback drops packets that wait
 //! for more than ten seconds, and after sixty without a free slot takes the carrier off, of all queues. So packets are
-//! held for a bounded time only. After that they are taken and dropped at once, unread, and counted,
-//! until the consumer takes something again.
+//! held for a bounded time only. After that they are taken, and those whose consumer has no room are dropped and counted,
+//! until there is room again.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub struct Limits {
     /// Packets on their way to the consumer, at which its queue is held. More of them is more throughput in bursts
     /// and more latency: twice the consumer's batch is enough for it never to wait.
     pub high: usize,
-    /// The longest time that packets wait in the ring for a consumer that takes nothing.
+    /// The longest time that packets wait in the ring for a consumer without room.
     pub hold: Duration,
 }
 
@@ -38,7 +38,7 @@ pub enum Room {
     Take(usize),
     /// Leave them in the ring.
     Hold,
-    /// Take up to so many and drop them.
+    /// Take up to so many, and drop those whose consumer has no room.
     Drop(usize),
 }
 
@@ -46,8 +46,8 @@ pub enum Room {
 #[derive(Debug, Clone, Copy)]
 pub struct Pressure {
     limits: Limits,
-    /// Since when the consumer has taken nothing, and what it had taken then.
-    stuck: Option<(Duration, u64)>,
+    /// Since when there has been no room.
+    full: Option<Duration>,
     held: u64,
     dropped: u64,
 }
@@ -57,28 +57,23 @@ impl Pressure {
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
-            stuck: None,
+            full: None,
             held: 0,
             dropped: 0,
         }
     }
 
-    /// What a visit of `weight` may do, where `depth` packets are on their way and the consumer has taken `taken` since
-    /// the beginning.
-    pub fn room(&mut self, now: Duration, weight: usize, depth: usize, taken: u64) -> Room {
+    /// What a visit of `weight` may do, where `depth` packets are on their way to the consumer; of several consumers, to
+    /// the one that has most.
+    pub fn room(&mut self, now: Duration, weight: usize, depth: usize) -> Room {
         let room = self.limits.high.saturating_sub(depth);
         if room > 0 {
-            self.stuck = None;
+            self.full = None;
             return Room::Take(room.min(weight));
         }
-        match self.stuck {
-            Some((since, before)) if before == taken => {
-                if now.saturating_sub(since) >= self.limits.hold {
-                    return Room::Drop(weight);
-                }
-            }
-            // It takes some, so it lives: the time begins anew.
-            _ => self.stuck = Some((now, taken)),
+        let since = *self.full.get_or_insert(now);
+        if now.saturating_sub(since) >= self.limits.hold {
+            return Room::Drop(weight);
         }
         self.held += 1;
         Room::Hold
@@ -89,9 +84,9 @@ impl Pressure {
         self.dropped += packets as u64;
     }
 
-    /// When packets that are held now have to be looked at again, though the consumer has taken none.
+    /// When packets that are held now have to be looked at again, though there is no room.
     pub fn deadline(&self) -> Option<Duration> {
-        self.stuck.map(|(since, _)| since + self.limits.hold)
+        self.full.map(|since| since + self.limits.hold)
     }
 
     /// How full the consumer is with `depth` packets on their way, in 256ths.
@@ -120,36 +115,37 @@ mod tests {
     #[test]
     fn a_visit_takes_no_more_than_the_consumer_has_room_for() {
         let mut pressure = Pressure::new(Limits::default());
-        assert_eq!(pressure.room(at(0), WEIGHT, 0, 0), Room::Take(64));
-        assert_eq!(pressure.room(at(0), WEIGHT, 100, 0), Room::Take(28));
-        assert_eq!(pressure.room(at(0), WEIGHT, 128, 0), Room::Hold);
-        assert_eq!(pressure.room(at(0), WEIGHT, 1000, 0), Room::Hold);
-        assert_eq!(pressure.room(at(1), WEIGHT, 120, 8), Room::Take(8));
+        assert_eq!(pressure.room(at(0), WEIGHT, 0), Room::Take(64));
+        assert_eq!(pressure.room(at(0), WEIGHT, 100), Room::Take(28));
+        assert_eq!(pressure.room(at(0), WEIGHT, 128), Room::Hold);
+        assert_eq!(pressure.room(at(0), WEIGHT, 1000), Room::Hold);
+        assert_eq!(pressure.room(at(1), WEIGHT, 120), Room::Take(8));
         assert_eq!(pressure.counters(), (2, 0));
     }
 
     #[test]
-    fn a_consumer_that_takes_nothing_is_waited_for_and_then_passed_over() {
+    fn a_consumer_without_room_is_waited_for_and_then_passed_over() {
         let mut pressure = Pressure::new(Limits::default());
-        assert_eq!(pressure.room(at(0), WEIGHT, 128, 7), Room::Hold);
+        assert_eq!(pressure.room(at(0), WEIGHT, 128), Room::Hold);
         assert_eq!(pressure.deadline(), Some(at(1000)));
-        assert_eq!(pressure.room(at(999), WEIGHT, 128, 7), Room::Hold);
-        assert_eq!(pressure.room(at(1000), WEIGHT, 128, 7), Room::Drop(64));
+        assert_eq!(pressure.room(at(999), WEIGHT, 128), Room::Hold);
+        assert_eq!(pressure.room(at(1000), WEIGHT, 128), Room::Drop(64));
         pressure.dropped(64);
-        assert_eq!(pressure.room(at(1001), WEIGHT, 128, 7), Room::Drop(64));
+        assert_eq!(pressure.room(at(1001), WEIGHT, 128), Room::Drop(64));
         pressure.dropped(64);
-        assert_eq!(pressure.room(at(1002), WEIGHT, 128, 8), Room::Hold, "it lives");
-        assert_eq!(pressure.room(at(1003), WEIGHT, 100, 36), Room::Take(28));
+        assert_eq!(pressure.room(at(1002), WEIGHT, 127), Room::Take(1), "it lives");
         assert_eq!(pressure.deadline(), None);
+        assert_eq!(pressure.room(at(1003), WEIGHT, 128), Room::Hold, "the time begins anew");
         assert_eq!(pressure.counters(), (3, 128));
     }
 
     #[test]
     fn a_slow_consumer_is_never_dropped_for() {
         let mut pressure = Pressure::new(Limits::default());
-        for second in 0..100 {
-            let taken = second;
-            assert_eq!(pressure.room(at(second * 900), WEIGHT, 128, taken), Room::Hold);
+        for packet in 0..100 {
+            assert_eq!(pressure.room(at(packet * 900), WEIGHT, 127), Room::Take(1));
+            assert_eq!(pressure.room(at(packet * 900), WEIGHT, 128), Room::Hold);
+            assert_eq!(pressure.room(at(packet * 900 + 899), WEIGHT, 128), Room::Hold);
         }
     }
 

@@ -201,7 +201,7 @@ mod tests {
             key in prop::collection::vec(any::<u8>(), KEY),
             input in prop::collection::vec(any::<u8>(), 0..=INPUT),
         ) {
-            let key = key.try_into().expect("as long as a key");
+            let key: [u8; KEY] = key.try_into().expect("as long as a key");
             prop_assert_eq!(Toeplitz::new(&key).bytes(&input), by_definition(&key, &input));
         }
 

@@ -5,26 +5,16 @@
 //! *finished*. A packet that the worker has taken out and still works on is not finished; so "finished up to here" says
 //! that whatever comes now, by any way, comes after. That is what moving a connection needs.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
 use crossbeam_queue::ArrayQueue;
+
+use super::progress::Progress;
 
 #[derive(Debug)]
 struct Shared<T> {
     queue: ArrayQueue<T>,
     finished: Progress,
-}
-
-/// How many packets of a lane the worker has finished. Any thread may look.
-#[derive(Debug, Clone, Default)]
-pub struct Progress(Arc<AtomicU64>);
-
-impl Progress {
-    /// Packets since the beginning.
-    pub fn finished(&self) -> u64 {
-        self.0.load(Ordering::Acquire)
-    }
 }
 
 /// The event core's end.
@@ -45,7 +35,7 @@ pub struct LaneReceiver<T> {
 pub fn lane<T>(capacity: usize) -> (LaneSender<T>, LaneReceiver<T>) {
     let shared = Arc::new(Shared {
         queue: ArrayQueue::new(capacity.max(1)),
-        finished: Progress::default(),
+        finished: Progress::new(),
     });
     let sender = LaneSender {
         shared: Arc::clone(&shared),
@@ -114,8 +104,7 @@ impl<T> LaneReceiver<T> {
     pub fn finish(&mut self, packets: u64) {
         let finished = &self.shared.finished;
         let now = (finished.finished() + packets).min(self.taken);
-        // Only the worker writes it. Release: whoever sees it sees what was done with the packets.
-        finished.0.store(now, Ordering::Release);
+        finished.set(now);
     }
 }
 

@@ -22,6 +22,8 @@ mod binding;
 mod connection;
 mod hash;
 mod lane;
+mod progress;
+mod reverse;
 mod store;
 mod table;
 
@@ -32,7 +34,9 @@ pub use bell::Bell;
 pub use binding::{Binding, CoreId, Move, NoCore};
 pub use connection::{Connection, Endpoint, Kind};
 pub use hash::{Toeplitz, COMMON_KEY, KEY};
-pub use lane::{lane, LaneReceiver, LaneSender, Progress};
+pub use lane::{lane, LaneReceiver, LaneSender};
+pub use progress::Progress;
+pub use reverse::{EventCore, ReversePath};
 pub use store::Store;
 pub use table::{FlowTable, TableCounters, TooMany, Way, MAPPING};
 
@@ -175,15 +179,10 @@ impl<T> Steering<T> {
         }
     }
 
-    /// Packets on their way to the worker that has most.
+    /// Packets on their way to the worker that has most: for [`super::pressure::Pressure`].
     pub fn depth(&self) -> usize {
         let depths = self.workers.iter().map(|worker| worker.lane.depth());
         depths.max().unwrap_or(0)
-    }
-
-    /// Packets that all workers have finished: for [`super::pressure::Pressure`].
-    pub fn finished(&self) -> u64 {
-        self.workers.iter().map(|worker| worker.lane.finished()).sum()
     }
 
     /// The least room of any lane.
@@ -230,7 +229,7 @@ impl<T> Steering<T> {
 
 /// How many packets of its lane each worker has finished.
 fn finished<T>(workers: &[Worker<T>]) -> impl Fn(usize) -> u64 + '_ {
-    |worker| workers.get(worker).map_or(u64::MAX, |own| own.lane.finished())
+    move |worker| workers.get(worker).map_or(u64::MAX, |own| own.lane.finished())
 }
 
 /// Packets that are on their way from an event core which has given a queue away.

@@ -23,6 +23,11 @@ pub struct Way {
 }
 
 impl Way {
+    /// To this worker; nothing has gone there yet.
+    pub(super) fn to(worker: usize) -> Self {
+        Self { worker, mark: 0 }
+    }
+
     /// The worker.
     pub fn worker(&self) -> usize {
         self.worker
@@ -93,11 +98,8 @@ pub struct FlowTable {
 impl FlowTable {
     /// Spreads connections over `workers` workers; up to `limit` can be bound by name.
     pub fn new(workers: usize, limit: usize) -> Self {
-        let mapping = Box::new(std::array::from_fn(|place| place % workers.max(1)));
-        let way = |entry: usize| Way {
-            worker: mapping[entry % MAPPING],
-            mark: 0,
-        };
+        let mapping: Box<[usize; MAPPING]> = Box::new(std::array::from_fn(|place| place % workers.max(1)));
+        let way = |entry: usize| Way::to(mapping[entry % MAPPING]);
         Self {
             ways: (0..ENTRIES).map(way).collect(),
             mapping,
@@ -194,7 +196,7 @@ fn entry(hash: u32) -> usize {
 }
 
 /// Changes a way's worker, if all that went to the old one is finished.
-fn settle(
+pub(super) fn settle(
     way: &mut Way,
     wanted: usize,
     finished: &impl Fn(usize) -> u64,
