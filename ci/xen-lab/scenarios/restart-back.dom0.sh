@@ -21,10 +21,16 @@ plug() {
     vif=$VIF XENBUS_PATH=backend/vif/$DOMID/0 /etc/xen/scripts/vif-lab online
 }
 
-# unplug: the kernel's netback lets go of the vif.
+# unplug: the kernel's netback lets go of the vif. Who brings it back within a second may find the state of the old
+# connection just before the guest leaves it, and then says in its log that it cannot map pages which are freed by now.
 unplug() {
     echo "vif-$DOMID-0" >/sys/bus/xen-backend/drivers/vif/unbind || fail "netback cannot be unbound from vif-$DOMID-0"
     within 10 "$VIF is gone" [ ! -e "/sys/class/net/$VIF" ]
+    within 10 "the guest has left the old connection" has_left
+}
+
+has_left() {
+    case $(xenstore-read "$NODE/device/vif/0/state") in 4 | 5) return 1 ;; esac
 }
 
 guest_start
