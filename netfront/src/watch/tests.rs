@@ -203,7 +203,8 @@ fn signals_are_no_failure_while_a_reader_that_sleeps_is_waited_for() {
     let writer = told.recv().unwrap();
     while !writing.is_finished() {
         // By the number of a thread: Linux gives it to that one.
-        kill_process(writer, Signal::USR2).unwrap();
+        // It may just have ended.
+        let _ = kill_process(writer, Signal::USR2);
         std::thread::sleep(Duration::from_millis(1));
     }
     assert_eq!(writing.join().unwrap().unwrap().recorded, 10);
