@@ -31,11 +31,14 @@ fn shown() -> Vec<(String, PathBuf)> {
 /// The lines of the terminal. The texts of one line stand at one height.
 fn lines(path: &Path) -> Vec<String> {
     let text = fs::read_to_string(path).unwrap();
-    let document = Document::parse(&text)
-        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let document =
+        Document::parse(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let screen = document
         .descendants()
-        .find(|node| node.attribute("class").is_some_and(|class| class.ends_with("-matrix")))
+        .find(|node| {
+            node.attribute("class")
+                .is_some_and(|class| class.ends_with("-matrix"))
+        })
         .unwrap_or_else(|| panic!("{}: no screen", path.display()));
     let mut lines: BTreeMap<u64, String> = BTreeMap::new();
     for text in screen.children().filter(|node| node.is_element()) {
@@ -102,7 +105,10 @@ fn what_they_show_is_what_the_program_shows_today() {
     let top = picture("top");
     let words = |line: &String| line.split_whitespace().collect::<Vec<_>>().join(" ");
     let header = &kept("top")[0];
-    assert!(top.iter().any(|line| words(line) == *header), "{header}: {top:#?}; {how}");
+    assert!(
+        top.iter().any(|line| words(line) == *header),
+        "{header}: {top:#?}; {how}"
+    );
     let status = picture("status");
     for line in kept("status") {
         let first = line.split(' ').next().unwrap();

@@ -35,7 +35,10 @@ fn replay(policy: PoolPolicy, untrusted: bool) -> Vec<Vec<u8>> {
         untrusted,
         ..QueueConfig::default()
     };
-    let mut device = Device::builder(0).queue(config).connect(&stage.guest()).unwrap();
+    let mut device = Device::builder(0)
+        .queue(config)
+        .connect(&stage.guest())
+        .unwrap();
     let out = stage.path("out.pcap");
     let mut consumer = Capture::new(Null, CaptureFile::create(&out, 65_535).unwrap());
     let end = Instant::now() + Duration::from_secs(60);

@@ -94,8 +94,8 @@ impl Kept {
     }
 
     fn json(&mut self, name: &str, text: &str) {
-        let value: Value = serde_json::from_str(text)
-            .unwrap_or_else(|error| panic!("{name}: {error}\n{text}"));
+        let value: Value =
+            serde_json::from_str(text).unwrap_or_else(|error| panic!("{name}: {error}\n{text}"));
         let mut lines = Vec::new();
         shape("", &value, &mut lines);
         self.keep(&format!("{name}.json"), &lines);
@@ -127,11 +127,7 @@ fn what_a_running_driver_shows_has_the_names_that_scripts_know() {
     let explained = world.text(&["stats", "--explain", "--json"]);
     kept.json("stats-explain", &explained);
     kept.both(&world, "status", &["status"]);
-    kept.both(
-        &world,
-        "top",
-        &["top", "--interval", "0.2", "--count", "1"],
-    );
+    kept.both(&world, "top", &["top", "--interval", "0.2", "--count", "1"]);
     // Its exit code says whether the vif can be used, on a machine that may have no /dev/net/tun.
     let probe = |words: &[&str]| String::from_utf8(world.command(words).stdout).unwrap();
     kept.json("probe", &probe(&["probe", "--json"]));
@@ -147,7 +143,13 @@ fn what_a_driver_answers_that_is_told_something_has_the_names_that_scripts_know(
     let world = World::new(&[]);
     let mut kept = Kept::default();
     let file = world.path("out.pcap");
-    let capture = ["capture", "--count", "20", "--write", file.to_str().unwrap()];
+    let capture = [
+        "capture",
+        "--count",
+        "20",
+        "--write",
+        file.to_str().unwrap(),
+    ];
     kept.both(&world, "capture", &capture);
     for order in ["kick", "pause", "resume"] {
         kept.both(&world, order, &[order]);

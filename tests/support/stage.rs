@@ -84,12 +84,7 @@ impl Stage {
     ///
     /// # Panics
     /// If it does not start.
-    pub fn backend_for(
-        &self,
-        guest: DomId,
-        vif: u32,
-        peer: impl Peer + 'static,
-    ) -> BackendHandle {
+    pub fn backend_for(&self, guest: DomId, vif: u32, peer: impl Peer + 'static) -> BackendHandle {
         let config = Config {
             handle: vif,
             ..Config::new(guest, peer)

@@ -23,7 +23,9 @@ fn the_committed_bindings_match_the_installed_headers() {
             Ok(made) => made,
             Err(error) if error.contains("libclang") => {
                 let file = binding.file;
-                skipped::not_installed(format_args!("libclang, with which {file} is compared: {error}"));
+                skipped::not_installed(format_args!(
+                    "libclang, with which {file} is compared: {error}"
+                ));
                 continue;
             }
             Err(error) => panic!("{error}"),

@@ -33,7 +33,9 @@ fn opening_event_channels_off_xen_fails_without_harm() {
         return;
     };
     if std::path::Path::new("/dev/xen/evtchn").exists() {
-        return skipped::not_on_this_machine("it is a domain of Xen, so opening event channels works");
+        return skipped::not_on_this_machine(
+            "it is a domain of Xen, so opening event channels works",
+        );
     }
     // SAFETY: a null logger is allowed; the handle is not used.
     let handle = unsafe { library.xenevtchn_open(std::ptr::null_mut(), 0) };

@@ -91,9 +91,7 @@ fn top_shows_rates_and_ends_at_a_signal() {
 #[test]
 fn every_driver_is_shown_and_one_that_is_told_must_be_named() {
     let world = World::new(&[]);
-    let _backend = world
-        .stage
-        .backend_for(DomId(2), 1, peer::Sink::blind());
+    let _backend = world.stage.backend_for(DomId(2), 1, peer::Sink::blind());
     let second = netfront()
         .args(["-q", "run", "--echo", "--domid", "2", "--vif", "1", "--sim"])
         .arg(world.path("xen"))

@@ -107,7 +107,9 @@ fn checks(args: &Probe) -> Vec<Check<'_>> {
         }));
         checks.push(Box::new(|| vec![vif::owner(args.target.vif)]));
     }
-    checks.push(Box::new(|| vif::backend(&args.target.ground, args.target.vif)));
+    checks.push(Box::new(|| {
+        vif::backend(&args.target.ground, args.target.vif)
+    }));
     checks
 }
 
