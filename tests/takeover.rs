@@ -22,10 +22,7 @@ impl Stage {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("xen");
         let backend = serve(&socket, &["--sink"], &directory.path().join("back.log"));
-        Self {
-            directory,
-            backend,
-        }
+        Self { directory, backend }
     }
 
     fn socket(&self) -> String {
@@ -97,7 +94,11 @@ fn a_driver_that_is_told_to_stop_and_cannot_say_goodbye_ends_with_a_code_that_is
         let code = driver.terminate();
         stage.backend.signal(Signal::CONT);
         assert_eq!(code, Some(76), "{}", driver.errors());
-        assert!(driver.errors().contains("netfront reset"), "{}", driver.errors());
+        assert!(
+            driver.errors().contains("netfront reset"),
+            "{}",
+            driver.errors()
+        );
     }
 }
 
@@ -111,7 +112,10 @@ fn who_may_not_use_the_socket_is_told_so_by_the_exit_code() {
     let _driver = stage.driver();
     let socket = stage.socket();
     let mut netfront = Command::new(program("netfront"));
-    netfront.args(["stats", "--sim", &socket]).uid(65_534).gid(65_534);
+    netfront
+        .args(["stats", "--sim", &socket])
+        .uid(65_534)
+        .gid(65_534);
     let Ok(output) = netfront.output() else {
         eprintln!("SKIPPED: others may not start the program where it is");
         return;

@@ -159,7 +159,7 @@ impl Process {
     /// # Panics
     /// If it has ended.
     pub fn wakeups(&self) -> BTreeMap<String, u64> {
-        let tasks = format!("/proc/{}/task", self.child.id());
+        let tasks = format!("/proc/{}/task", self.child.0.id());
         let tasks = fs::read_dir(&tasks)
             .unwrap_or_else(|_| panic!("it has ended: {}", self.errors()))
             .flatten();

@@ -16,6 +16,7 @@ use xen_ring::{
 };
 
 pub use netfront_tests::stage::FRONT;
+#[allow(unused_imports)] // Not every test has use for each.
 pub use netfront_tests::{until, PATIENCE};
 
 const SLOTS: usize = 256;

@@ -133,15 +133,13 @@ fn a_queue_that_moves_has_one_owner_and_loses_nothing() {
         let taken = Arc::new(AtomicU32::new(0));
         let ring = Arc::new([AtomicU32::new(0)]);
         let moved = Arc::new(Notify::new());
-        let work = |queue: &Schedule, owners: &AtomicU32, ring: &[AtomicU32], taken: &AtomicU32| {
-            loop {
-                assert_eq!(owners.fetch_add(1, Relaxed), 0, "two owners");
-                taken.fetch_add(take_packets(ring), Relaxed);
-                owners.fetch_sub(1, Relaxed);
-                match queue.complete() {
-                    Completion::Again => {}
-                    done => return done,
-                }
+        let work = |queue: &Schedule, owners: &AtomicU32, ring: &[AtomicU32], taken: &AtomicU32| loop {
+            assert_eq!(owners.fetch_add(1, Relaxed), 0, "two owners");
+            taken.fetch_add(take_packets(ring), Relaxed);
+            owners.fetch_sub(1, Relaxed);
+            match queue.complete() {
+                Completion::Again => {}
+                done => return done,
             }
         };
         // The old core: an event comes to it.
@@ -150,7 +148,8 @@ fn a_queue_that_moves_has_one_owner_and_loses_nothing() {
             let (ring, moved) = (ring.clone(), moved.clone());
             thread::spawn(move || {
                 ring[0].store(1, Relaxed);
-                if queue.schedule() && work(&queue, &owners, &*ring, &taken) == Completion::Disabled {
+                if queue.schedule() && work(&queue, &owners, &*ring, &taken) == Completion::Disabled
+                {
                     moved.notify();
                 }
             })

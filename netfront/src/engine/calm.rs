@@ -136,7 +136,10 @@ mod tests {
         idle.queue.export();
         assert_eq!(idle.time(), SHORTEST);
         drop(first);
-        assert!(!idle.is_called(), "a busy thread is not woken for each page");
+        assert!(
+            !idle.is_called(),
+            "a busy thread is not woken for each page"
+        );
         let second = lease(&mut idle);
         idle.queue.export();
         idle.pass();

@@ -158,7 +158,11 @@ fn a_trace_and_a_capture_run_beside_each_other() {
 fn stuck() -> (Arc<Watch>, File, std::io::PipeReader) {
     let watch = Arc::new(Watch::default());
     let (reader, writer) = std::io::pipe().unwrap();
-    (watch, File::from(std::os::fd::OwnedFd::from(writer)), reader)
+    (
+        watch,
+        File::from(std::os::fd::OwnedFd::from(writer)),
+        reader,
+    )
 }
 
 #[test]
@@ -224,7 +228,10 @@ fn a_watch_that_is_closed_has_written_all_there_is_and_starts_nothing_more() {
     assert_eq!((totals.recorded, totals.dropped), (1, 0));
     assert_eq!(file.metadata().unwrap().len(), 24 + 16 + 6);
     for _ in 0..2 {
-        assert!(matches!(watch.capture(Limits::default()), Err(Error::Ending)));
+        assert!(matches!(
+            watch.capture(Limits::default()),
+            Err(Error::Ending)
+        ));
         let trace = watch.trace(TraceFormat::Text, Limits::default());
         assert!(matches!(trace, Err(Error::Ending)));
     }

@@ -156,11 +156,7 @@ fn is_passing(kind: io::ErrorKind) -> bool {
 
 /// Waits until the file takes a piece, or has nobody left who reads. False if the time was over first, or somebody
 /// stopped it.
-fn takes_more(
-    file: &File,
-    end: Option<Instant>,
-    stop: Option<BorrowedFd<'_>>,
-) -> io::Result<bool> {
+fn takes_more(file: &File, end: Option<Instant>, stop: Option<BorrowedFd<'_>>) -> io::Result<bool> {
     loop {
         let mut fds = arrayvec::ArrayVec::<PollFd<'_>, 2>::new();
         fds.push(PollFd::new(file, PollFlags::OUT));

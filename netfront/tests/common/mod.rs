@@ -17,6 +17,7 @@ use netfront_tests::stage::Stage;
 
 pub use back::Back;
 pub use netfront_tests::stage::{BACK, FRONT};
+#[allow(unused_imports)] // Not every test has use for each.
 pub use netfront_tests::{until, PATIENCE};
 
 /// Slots of a ring.

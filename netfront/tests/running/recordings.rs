@@ -201,7 +201,7 @@ fn a_driver_that_stops_completes_what_is_recorded_and_says_so() {
         std::fs::metadata(&file).is_ok_and(|found| found.len() > 10_000)
     });
     world.text(&["stop"]);
-    assert!(world.driver.wait().unwrap().success());
+    assert!(world.driver.0.wait().unwrap().success());
     let capture = capture.wait_with_output().unwrap();
     assert!(capture.status.success(), "{capture:?}");
     let report: Value = serde_json::from_slice(&capture.stdout).unwrap();
@@ -232,7 +232,7 @@ fn a_reader_that_sleeps_does_not_hold_up_a_driver_that_stops() {
     until("more than a pipe holds", || world.received() > before + 500);
     world.text(&["stop"]);
     until("the end of the driver", || {
-        world.driver.try_wait().unwrap().is_some()
+        world.driver.0.try_wait().unwrap().is_some()
     });
     capture.kill().unwrap();
     capture.wait().unwrap();

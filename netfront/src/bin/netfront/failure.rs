@@ -128,9 +128,9 @@ fn of_tap(error: &Tap) -> u8 {
             Errno::NOENT | Errno::NODEV | Errno::NXIO => return code::SETTING,
             source => source,
         },
-        Tap::Attach { source, .. } | Tap::Setting { source, .. } | Tap::Namespace { source, .. } => {
-            *source
-        }
+        Tap::Attach { source, .. }
+        | Tap::Setting { source, .. }
+        | Tap::Namespace { source, .. } => *source,
         _ => return code::FAILED,
     };
     of_system(&source.into())
@@ -151,11 +151,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_decides_the_exit_code_whoever_reports_it() {
-        for (lack, wanted) in [
-            (Lack::Here, 69),
-            (Lack::Rights, 77),
-            (Lack::Setting, 78),
-        ] {
+        for (lack, wanted) in [(Lack::Here, 69), (Lack::Rights, 77), (Lack::Setting, 78)] {
             assert_eq!(Failure::from(unavailable(lack)).code(), wanted);
             let driver = Driver::from(unavailable(lack));
             assert_eq!(Failure::from(driver).code(), wanted);
@@ -177,7 +173,11 @@ mod tests {
         assert_eq!(refused(LEAST_PAGES).code(), code::FAILED);
         let small = refused(LEAST_PAGES - 1);
         assert_eq!(small.code(), code::SETTING);
-        assert!(small.told().contains("parameters/limit"), "{}", small.told());
+        assert!(
+            small.told().contains("parameters/limit"),
+            "{}",
+            small.told()
+        );
     }
 
     #[test]
@@ -208,6 +208,9 @@ mod tests {
         assert!(text.contains("as root"), "{text}");
         let failure = Failure::io("opening x (as root?)")(ErrorKind::PermissionDenied.into());
         assert_eq!(failure.told().matches("root").count(), 1);
-        assert_eq!(Failure::io("reading x")(ErrorKind::NotFound.into()).code(), 1);
+        assert_eq!(
+            Failure::io("reading x")(ErrorKind::NotFound.into()).code(),
+            1
+        );
     }
 }

@@ -288,7 +288,7 @@ mod tests {
             assert!(text.contains("wanted an interface and Connected"), "{text}");
         }
         // As the kernel's driver does, late.
-        let front = Domain::simulated(world.socket(), DomId(1)).expect("a domain");
+        let front = Domain::simulated(&world.socket(), DomId(1)).expect("a domain");
         let _device = Device::builder(0).connect(&front).expect("connected");
         let given = world.give(Duration::from_secs(30)).expect("given");
         assert_eq!(given.interface.as_deref(), Some("eth-of-test"));

@@ -1,8 +1,8 @@
 //! The answers to `stats` and `status`.
 
 use std::io::Write;
-use std::os::unix::net::UnixStream;
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;

@@ -25,7 +25,9 @@ pub fn owner(number: u32) -> Finding {
             None if vif.interface_is_elsewhere() => Finding::new(
                 what,
                 Class::InUse,
-                format!("the kernel's driver {driver}, with an interface in another network namespace"),
+                format!(
+                    "the kernel's driver {driver}, with an interface in another network namespace"
+                ),
             )
             .by("look there who uses it"),
             None => Finding::new(
@@ -71,10 +73,14 @@ fn in_use(number: u32, driver: &str, interface: &Interface) -> Finding {
         Ok(carried) => carried.join(", "),
         Err(failure) => failure.to_string(),
     };
-    let mut found = format!("the kernel's driver {driver} as {name}, which is {state} and has {has}");
+    let mut found =
+        format!("the kernel's driver {driver} as {name}, which is {state} and has {has}");
     let saved = Saved::path(None, number);
     if saved.exists() {
-        found += &format!("; a take-over could not put back all of {}", saved.display());
+        found += &format!(
+            "; a take-over could not put back all of {}",
+            saved.display()
+        );
         return Finding::new(WHO, Class::InUse, found).by(format!("netfront give --vif {number}"));
     }
     match ties::of(name) {
@@ -201,7 +207,9 @@ mod tests {
         let (vif, key) = (3, "device/vif/3/backend".into());
         let missing = out_of_reach(&netfront::Error::NoVif { vif, key }.into());
         assert_eq!(missing.class, Class::Missing);
-        assert!(missing.mend.is_some_and(|mend| mend.contains("network-attach")));
+        assert!(missing
+            .mend
+            .is_some_and(|mend| mend.contains("network-attach")));
         for (lack, class) in [
             (Lack::Rights, Class::Rights),
             (Lack::Setting, Class::Setting),

@@ -192,7 +192,10 @@ mod tests {
             let confirmation = Confirmation::new(Instant::now(), within).telling(Some(ours));
             if confirm {
                 assert!(confirmation.confirm(Instant::now()));
-                assert!(confirmation.confirm(Instant::now()), "said twice, told once");
+                assert!(
+                    confirmation.confirm(Instant::now()),
+                    "said twice, told once"
+                );
             }
             assert_eq!(confirmation.wait(), !confirm);
             drop(confirmation);

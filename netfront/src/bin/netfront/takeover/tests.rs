@@ -251,7 +251,10 @@ fn what_the_kernel_refuses_stays_in_the_file_until_it_is_there_or_the_file_is_re
         let path = Saved::path(Some(&sim), 0);
         let mut saved = capture(0, "eth0").expect("captured");
         let whole = saved.clone();
-        let entry = saved.routes.iter_mut().find(|route| route.text.starts_with("10.98.0.0/16"));
+        let entry = saved
+            .routes
+            .iter_mut()
+            .find(|route| route.text.starts_with("10.98.0.0/16"));
         entry.expect("the route").netlink = "zz".into();
         saved.write(&path).expect("written");
         down("eth0").expect("down");
@@ -274,7 +277,10 @@ fn what_the_kernel_refuses_stays_in_the_file_until_it_is_there_or_the_file_is_re
         }
         assert!(!path.exists());
         assert_eq!(all_of_eth0(), before);
-        assert!(matches!(restore(Some(&sim), 0, "eth0"), Ok(Restored::Nothing)));
+        assert!(matches!(
+            restore(Some(&sim), 0, "eth0"),
+            Ok(Restored::Nothing)
+        ));
     });
 }
 
@@ -305,7 +311,10 @@ fn flags_and_the_addresses_that_are_answered_for_others_move_along() {
         let refused = replay(&saved, "eth0", "eth0").expect("replayed");
         assert_eq!(refused, Vec::<String>::new());
         let link = ip("link show dev eth0");
-        assert!(link.contains("PROMISC") && link.contains("ALLMULTI"), "{link}");
+        assert!(
+            link.contains("PROMISC") && link.contains("ALLMULTI"),
+            "{link}"
+        );
         assert!(!link.contains(",MULTICAST"), "{link}");
         let proxies = ip("neigh show proxy dev eth0") + &ip("-6 neigh show proxy dev eth0");
         for wanted in ["10.77.0.99", "2001:db8::99"] {
@@ -340,7 +349,10 @@ fn an_interface_that_something_is_built_on_or_that_is_part_of_something_is_not_t
         for (kind, add) in [
             ("vlan", "link add link eth0 name above type vlan id 10"),
             ("macvlan", "link add link eth0 name above type macvlan"),
-            ("vxlan", "link add above type vxlan id 9 dev eth0 dstport 4789"),
+            (
+                "vxlan",
+                "link add above type vxlan id 9 dev eth0 dstport 4789",
+            ),
         ] {
             if may("ip", add) {
                 let (refusal, _) = tied();
@@ -369,7 +381,10 @@ fn an_interface_that_something_is_built_on_or_that_is_part_of_something_is_not_t
 fn queueing_disciplines_are_named_and_those_with_filters_refuse_the_take_over() {
     isolated(|| {
         eth0();
-        if may("tc", "qdisc add dev eth0 root tbf rate 1mbit burst 10k latency 50ms") {
+        if may(
+            "tc",
+            "qdisc add dev eth0 root tbf rate 1mbit burst 10k latency 50ms",
+        ) {
             let (refusal, lost) = tied();
             assert_eq!(refusal, "");
             assert_eq!(lost.len(), 1, "{lost:?}");
@@ -377,7 +392,10 @@ fn queueing_disciplines_are_named_and_those_with_filters_refuse_the_take_over() 
         }
         if may("tc", "qdisc add dev eth0 clsact") {
             let (refusal, _) = tied();
-            assert!(refusal.contains("tc qdisc del dev eth0 clsact"), "{refusal}");
+            assert!(
+                refusal.contains("tc qdisc del dev eth0 clsact"),
+                "{refusal}"
+            );
         }
         // What the kernel puts there by itself is no reason for anything.
         assert!(ties::of("wire").expect("looked").lost.is_empty());

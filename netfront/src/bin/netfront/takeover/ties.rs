@@ -69,9 +69,9 @@ pub fn of(name: &str) -> Result<Ties, Failure> {
         }
         // A kernel without any.
         Err(error) if error.raw_os_error() == Some(Errno::OPNOTSUPP.raw_os_error()) => {}
-        Err(error) => ties
-            .lost
-            .push(format!("its traffic control, which cannot be read: {error}")),
+        Err(error) => ties.lost.push(format!(
+            "its traffic control, which cannot be read: {error}"
+        )),
     }
     Ok(ties)
 }
@@ -87,10 +87,13 @@ impl Ties {
         if handle.major == 0 {
             return;
         }
-        let kind = message.attributes.iter().find_map(|attribute| match attribute {
-            TcAttribute::Kind(kind) => Some(kind.as_str()),
-            _ => None,
-        });
+        let kind = message
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                TcAttribute::Kind(kind) => Some(kind.as_str()),
+                _ => None,
+            });
         let kind = kind.unwrap_or("of an unknown kind");
         match kind {
             // Only filters hang on these, and they may be what keeps somebody out.
@@ -130,7 +133,8 @@ fn judge(name: &str, links: &[LinkMessage]) -> Option<Ties> {
                 // One is the administrator's own, and moves along.
                 let own = u32::from(link.header.flags.contains(LinkFlags::Promisc));
                 if *count > own {
-                    ties.lost.push("programs that capture all its packets, start them again".into());
+                    ties.lost
+                        .push("programs that capture all its packets, start them again".into());
                 }
             }
             _ => {}
@@ -155,10 +159,13 @@ fn described(link: &LinkMessage) -> String {
 }
 
 fn name_of(link: &LinkMessage) -> &str {
-    let name = link.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::IfName(name) => Some(name.as_str()),
-        _ => None,
-    });
+    let name = link
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::IfName(name) => Some(name.as_str()),
+            _ => None,
+        });
     name.unwrap_or_default()
 }
 
@@ -239,7 +246,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_built_on_an_interface_of_another_namespace_or_is_a_cables_other_end_does_not_count() {
+    fn what_is_built_on_an_interface_of_another_namespace_or_is_a_cables_other_end_does_not_count()
+    {
         let on_it = |more: Vec<LinkAttribute>| {
             let mut attributes = vec![LinkAttribute::Link(7)];
             attributes.extend(more);
@@ -250,7 +258,10 @@ mod tests {
         assert!(on_it(vec![kind(InfoKind::Other("of tomorrow".into()))]));
         assert!(on_it(vec![]));
         assert!(!on_it(vec![kind(InfoKind::Veth)]));
-        assert!(!on_it(vec![kind(InfoKind::MacVlan), LinkAttribute::LinkNetNsId(0)]));
+        assert!(!on_it(vec![
+            kind(InfoKind::MacVlan),
+            LinkAttribute::LinkNetNsId(0)
+        ]));
     }
 
     #[test]

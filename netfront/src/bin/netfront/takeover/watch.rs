@@ -163,7 +163,9 @@ fn heard(mut line: &UnixStream) -> Option<Woken> {
     match line.read(&mut word) {
         Ok(0) => Some(Woken::Silent),
         Ok(_) => Some(Woken::Word(word[0])),
-        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => None,
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+            None
+        }
         Err(_) => Some(Woken::Silent),
     }
 }
