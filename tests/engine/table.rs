@@ -131,8 +131,11 @@ fn sharing(parameters: &Parameters) -> Vec<Part> {
     parts
 }
 
+/// A heading, what stands below it, and its places behind the point.
+type Shown = (&'static str, fn(&Seen) -> f64, usize);
+
 fn moderated(parameters: &Parameters) -> Vec<Part> {
-    let shows: [(&str, fn(&Seen) -> f64, usize); 3] = [
+    let shows: [Shown; 3] = [
         ("events a packet", Seen::events_a_packet, 4),
         (
             "99 % of packets delivered within, us",
@@ -143,7 +146,7 @@ fn moderated(parameters: &Parameters) -> Vec<Part> {
     ];
     let modes = [Mode::Interrupt, Mode::Adaptive, Mode::Poll];
     let runs = LOADS.map(|percent| modes.map(|mode| at_load(parameters, percent, mode)));
-    let part = |(what, show, digits): (&str, fn(&Seen) -> f64, usize)| Part {
+    let part = |(what, show, digits): Shown| Part {
         title: format!("A core that captures alone, by its load: {what}"),
         columns: vec!["interrupt".into(), "adaptive".into(), "poll".into()],
         rows: runs
