@@ -96,7 +96,9 @@ impl Source for Steered64 {
             if self.packets.is_multiple_of(5) {
                 let _ = self.steering.bind(connection, 0);
             }
-            self.steering.send_of(Some(connection), self.packets).unwrap();
+            self.steering
+                .send_of(Some(connection), self.packets)
+                .unwrap();
             self.steering.unbind(&connection);
         }
         while let Some(steered) = self.lane.take() {

@@ -42,7 +42,11 @@ fn the_adaptive_limit_captures_at_least_what_ten_rounds_do() {
             let what = format!("{world}; {}", scenario.name);
             assert_within_its_time(&ours, &what);
             if ours.lost > ten.lost {
-                failed.push(format!("{what}: {:.2} % of {:.2} %", ours.percent(), ten.percent()));
+                failed.push(format!(
+                    "{what}: {:.2} % of {:.2} %",
+                    ours.percent(),
+                    ten.percent()
+                ));
             }
         }
     }
@@ -94,7 +98,10 @@ fn with_back_pressure_nothing_is_thrown_away_that_was_paid_for() {
             wasted = wasted.max(off.waste());
         }
     }
-    assert!(wasted > 50.0, "{wasted}: the scenarios have no livelock to prevent");
+    assert!(
+        wasted > 50.0,
+        "{wasted}: the scenarios have no livelock to prevent"
+    );
 }
 
 /// N-1: the more packets, the fewer events for each; at saturation one for fifty at most.
@@ -109,7 +116,10 @@ fn events_fall_with_the_load_and_nearly_vanish_at_saturation() {
         }
         for (percent, seen) in LOADS.iter().zip(&seen) {
             let events = seen.events_a_packet();
-            assert!(*percent < 100 || events <= 0.02, "{mode:?}, {percent} %: {events}");
+            assert!(
+                *percent < 100 || events <= 0.02,
+                "{mode:?}, {percent} %: {events}"
+            );
         }
     }
 }
@@ -180,5 +190,7 @@ fn parameters_that_are_wrong_are_told_by_their_line() {
         Parameters::parse("# a remark\npackets = 3 # so"),
         Err("line 2: there is no parameter `packets`".into())
     );
-    assert!(Parameters::parse("").unwrap_err().starts_with("these parameters are missing: run_us"));
+    assert!(Parameters::parse("")
+        .unwrap_err()
+        .starts_with("these parameters are missing: run_us"));
 }

@@ -163,7 +163,9 @@ impl World<'_> {
     fn in_ring(&self, queue: usize, now: u64) -> usize {
         let slots = self.parameters.ring_slots as usize;
         let waiting = &self.queues[queue].waiting;
-        waiting.partition_point(|packet| packet.came <= now).min(slots)
+        waiting
+            .partition_point(|packet| packet.came <= now)
+            .min(slots)
     }
 }
 
@@ -223,7 +225,9 @@ impl EventCore<'_, '_> {
     fn ring(&mut self) {
         let world = &mut *self.world;
         let counting = world.counting(nanos(self.clock));
-        world.workers.advance(world.parameters, world.way, nanos(self.clock));
+        world
+            .workers
+            .advance(world.parameters, world.way, nanos(self.clock));
         let (workers, seen) = (&mut world.workers, &mut world.seen);
         let once = world.way == Way::WakePerPacket;
         self.steering.end_round(|worker| {
@@ -289,7 +293,8 @@ impl Source for EventCore<'_, '_> {
 
     fn waiting(&self) -> usize {
         let now = nanos(self.clock);
-        let own = (0..self.world.queues.len()).filter(|&q| self.world.queues[q].owner == self.index);
+        let own =
+            (0..self.world.queues.len()).filter(|&q| self.world.queues[q].owner == self.index);
         own.map(|queue| self.world.in_ring(queue, now)).sum()
     }
 }
@@ -335,7 +340,9 @@ impl Cores {
             // The next packet, or a moment for the workers to catch up.
             let next = world.arrivals.peek().max(nanos(clock) + 1);
             clock.reach(Duration::from_nanos(next));
-            world.workers.advance(world.parameters, world.way, nanos(clock));
+            world
+                .workers
+                .advance(world.parameters, world.way, nanos(clock));
             return;
         }
         half.run(&mut core, clock);
@@ -377,7 +384,10 @@ impl Cores {
                     steering.remap(|place| (bits.rotate_left(place as u32) & 1) as usize);
                 }
             }
-            1 => self.steerings.iter_mut().for_each(|steering| steering.unbind(&connection)),
+            1 => self
+                .steerings
+                .iter_mut()
+                .for_each(|steering| steering.unbind(&connection)),
             2 | 3 => self.rebind_cores(world),
             _ => {
                 for steering in &mut self.steerings {
@@ -476,7 +486,9 @@ pub fn run(parameters: &Parameters, way: Way) -> Seen {
         ..Budgets::default()
     };
     let mut cores = Cores {
-        halves: (0..event_cores).map(|_| BottomHalf::new(queues, budgets, Adaptive::new())).collect(),
+        halves: (0..event_cores)
+            .map(|_| BottomHalf::new(queues, budgets, Adaptive::new()))
+            .collect(),
         clocks: (0..event_cores).map(|_| Manual::default()).collect(),
         steerings,
         binding,
@@ -485,7 +497,9 @@ pub fn run(parameters: &Parameters, way: Way) -> Seen {
     let end = parameters.run_us * 1000;
     let mut next_rebinding = parameters.rebind_us * 1000;
     loop {
-        let behind = (0..event_cores).min_by_key(|&core| nanos(&cores.clocks[core])).unwrap_or(0);
+        let behind = (0..event_cores)
+            .min_by_key(|&core| nanos(&cores.clocks[core]))
+            .unwrap_or(0);
         let now = nanos(&cores.clocks[behind]);
         if now >= end {
             break;
@@ -504,7 +518,10 @@ fn finish(world: World<'_>, cores: &Cores, end: u64) -> Seen {
     let mut seen = world.seen;
     let from = world.parameters.warm_up_us * 1000;
     seen.time = end - from;
-    let steered = cores.steerings.iter().map(|steering| steering.counters().table.moved);
+    let steered = cores
+        .steerings
+        .iter()
+        .map(|steering| steering.counters().table.moved);
     seen.moves += steered.sum::<u64>();
     if world.way == Way::NoSteering {
         // The last of its cores are the workers of the other ways.

@@ -7,7 +7,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use netfront::engine::bottom_half::{Activation, BottomHalf, Budgets, Reason, Source, Visit, VisitEnd};
+use netfront::engine::bottom_half::{
+    Activation, BottomHalf, Budgets, Reason, Source, Visit, VisitEnd,
+};
 use netfront::engine::clock::{Clock, Manual};
 use netfront::engine::moderation::{Mode, Moderation, Settings, Step};
 use netfront::engine::pressure::{Limits, Pressure, Room};
@@ -306,7 +308,10 @@ pub fn run(parameters: &Parameters, scenario: &Scenario, setting: Setting) -> Se
         }
         let activation = core.run(&mut world, &clock);
         if world.counting {
-            limits = (limits.0.min(activation.limit), limits.1.max(activation.limit));
+            limits = (
+                limits.0.min(activation.limit),
+                limits.1.max(activation.limit),
+            );
             note(&mut world.seen, &activation, budgets.time);
         }
         if activation.reason == Reason::Drained {
@@ -315,9 +320,9 @@ pub fn run(parameters: &Parameters, scenario: &Scenario, setting: Setting) -> Se
             world.hand_over();
             let (pressure, depth) = (&mut world.pressure, world.queue.len());
             core.release(|_| {
-                pressure.as_mut().is_none_or(|pressure| {
-                    pressure.room(clock.now(), 1, depth) != Room::Hold
-                })
+                pressure
+                    .as_mut()
+                    .is_none_or(|pressure| pressure.room(clock.now(), 1, depth) != Room::Hold)
             });
         }
     }

@@ -58,7 +58,8 @@ impl Parameters {
             if line.is_empty() {
                 continue;
             }
-            let wrong = || format!("line {number}: `name = number` is wanted, and this is `{line}`");
+            let wrong =
+                || format!("line {number}: `name = number` is wanted, and this is `{line}`");
             let (name, value) = line.split_once('=').ok_or_else(wrong)?;
             let value = value.trim().replace('_', "").parse().map_err(|_| wrong())?;
             let name = name.trim();
@@ -70,7 +71,10 @@ impl Parameters {
         }
         match missing.is_empty() {
             true => Ok(parameters),
-            false => Err(format!("these parameters are missing: {}", missing.join(", "))),
+            false => Err(format!(
+                "these parameters are missing: {}",
+                missing.join(", ")
+            )),
         }
     }
 

@@ -104,7 +104,8 @@ impl Arrivals {
             Pattern::Bursts(packets) => {
                 self.left = packets.max(1) - 1;
                 // The packets of a burst use a tenth of their time; the pause has the rest.
-                self.random.exponential(self.distance * (packets * 9 / 10).max(1))
+                self.random
+                    .exponential(self.distance * (packets * 9 / 10).max(1))
             }
         };
     }

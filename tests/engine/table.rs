@@ -23,7 +23,12 @@ pub struct Part {
 
 impl Part {
     fn text(&self) -> String {
-        let first = self.rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+        let first = self
+            .rows
+            .iter()
+            .map(|(name, _)| name.len())
+            .max()
+            .unwrap_or(0);
         let mut text = format!("{}\n", self.title);
         let _ = write!(text, "  {:first$}", "");
         for column in &self.columns {
@@ -80,7 +85,8 @@ fn captured(parameters: &Parameters) -> Part {
         (scenario.name, seen.to_vec())
     });
     Part {
-        title: "Capturing beside a process that takes the core at each hand-over: captured, %".into(),
+        title: "Capturing beside a process that takes the core at each hand-over: captured, %"
+            .into(),
         columns: policies(),
         rows: rows.collect(),
         digits: 1,
@@ -94,12 +100,18 @@ fn sharing(parameters: &Parameters) -> Vec<Part> {
     let shows: [Column; 3] = [
         ("goodput of the application, kpps", Seen::kpps),
         ("thrown away of what was received, %", Seen::waste),
-        ("99 % of packets delivered within, us", |seen| seen.latency.quantile(990)),
+        ("99 % of packets delivered within, us", |seen| {
+            seen.latency.quantile(990)
+        }),
     ];
     let scenarios = shared(parameters);
     let runs = |pressure: bool| -> Vec<(&Scenario, [Seen; 7])> {
-        let of = |scenario| POLICIES.map(|policy| run(parameters, scenario, with(policy, pressure)));
-        scenarios.iter().map(|scenario| (scenario, of(scenario))).collect()
+        let of =
+            |scenario| POLICIES.map(|policy| run(parameters, scenario, with(policy, pressure)));
+        scenarios
+            .iter()
+            .map(|scenario| (scenario, of(scenario)))
+            .collect()
     };
     let mut parts = Vec::new();
     let (off, on) = (runs(false), runs(true));
@@ -122,7 +134,11 @@ fn sharing(parameters: &Parameters) -> Vec<Part> {
 fn moderated(parameters: &Parameters) -> Vec<Part> {
     let shows: [(&str, fn(&Seen) -> f64, usize); 3] = [
         ("events a packet", Seen::events_a_packet, 4),
-        ("99 % of packets delivered within, us", |seen| seen.latency.quantile(990), 1),
+        (
+            "99 % of packets delivered within, us",
+            |seen| seen.latency.quantile(990),
+            1,
+        ),
         ("time of the core used, %", Seen::busy_percent, 1),
     ];
     let modes = [Mode::Interrupt, Mode::Adaptive, Mode::Poll];
@@ -132,7 +148,12 @@ fn moderated(parameters: &Parameters) -> Vec<Part> {
         columns: vec!["interrupt".into(), "adaptive".into(), "poll".into()],
         rows: runs
             .iter()
-            .map(|runs| (runs[0].0.clone(), runs.iter().map(|(_, seen)| show(seen)).collect()))
+            .map(|runs| {
+                (
+                    runs[0].0.clone(),
+                    runs.iter().map(|(_, seen)| show(seen)).collect(),
+                )
+            })
             .collect(),
         digits,
     };
@@ -155,7 +176,14 @@ fn spread(parameters: &Parameters) -> Vec<Part> {
         (name.to_owned(), values)
     };
     let columns = [
-        "kpps", "%", "wakes/pkt", "disordered", "spread", "p50 us", "p99 us", "ev.workers",
+        "kpps",
+        "%",
+        "wakes/pkt",
+        "disordered",
+        "spread",
+        "p50 us",
+        "p99 us",
+        "ev.workers",
     ];
     vec![Part {
         title: "Four cores: two for events and two for work where nothing else is said".into(),

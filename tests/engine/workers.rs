@@ -81,7 +81,11 @@ impl Workers {
 
     /// All workers go on until then.
     pub fn advance(&mut self, parameters: &Parameters, way: Way, until: u64) {
-        let lock = if way == Way::MutexStore { parameters.lock_ns } else { 0 };
+        let lock = if way == Way::MutexStore {
+            parameters.lock_ns
+        } else {
+            0
+        };
         for worker in &mut self.workers {
             while let Some(packet) = worker.next(parameters.work_ns + lock, until) {
                 self.done[packet.connection].push((worker.now, packet.came, packet.number));
@@ -148,7 +152,9 @@ impl Worker {
         for (index, lane) in self.lanes.iter_mut().enumerate() {
             while let Some(steered) = lane.take() {
                 let (ready, connection) = (steered.packet.ready, steered.connection);
-                self.store.put(connection, steered.packet).expect("a store that is large enough");
+                self.store
+                    .put(connection, steered.packet)
+                    .expect("a store that is large enough");
                 self.waiting.push_back((index, ready, connection));
             }
         }

@@ -225,7 +225,11 @@ mod tests {
         let mut queue = busy();
         assert_eq!(queue.drained(64, 256), Step::Wait(settings.defer));
         assert_eq!(queue.drained(0, 256), Step::Wait(settings.defer));
-        assert_eq!(queue.drained(3, 256), Step::Wait(settings.defer), "it begins anew");
+        assert_eq!(
+            queue.drained(3, 256),
+            Step::Wait(settings.defer),
+            "it begins anew"
+        );
         assert_eq!(queue.drained(0, 256), Step::Wait(settings.defer));
         let Step::Arm { after, within } = queue.drained(0, 256) else {
             panic!("looked in vain too often");

@@ -133,9 +133,17 @@ mod tests {
         pressure.dropped(64);
         assert_eq!(pressure.room(at(1001), WEIGHT, 128), Room::Drop(64));
         pressure.dropped(64);
-        assert_eq!(pressure.room(at(1002), WEIGHT, 127), Room::Take(1), "it lives");
+        assert_eq!(
+            pressure.room(at(1002), WEIGHT, 127),
+            Room::Take(1),
+            "it lives"
+        );
         assert_eq!(pressure.deadline(), None);
-        assert_eq!(pressure.room(at(1003), WEIGHT, 128), Room::Hold, "the time begins anew");
+        assert_eq!(
+            pressure.room(at(1003), WEIGHT, 128),
+            Room::Hold,
+            "the time begins anew"
+        );
         assert_eq!(pressure.counters(), (3, 128));
     }
 
@@ -145,7 +153,10 @@ mod tests {
         for packet in 0..100 {
             assert_eq!(pressure.room(at(packet * 900), WEIGHT, 127), Room::Take(1));
             assert_eq!(pressure.room(at(packet * 900), WEIGHT, 128), Room::Hold);
-            assert_eq!(pressure.room(at(packet * 900 + 899), WEIGHT, 128), Room::Hold);
+            assert_eq!(
+                pressure.room(at(packet * 900 + 899), WEIGHT, 128),
+                Room::Hold
+            );
         }
     }
 

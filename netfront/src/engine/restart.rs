@@ -335,18 +335,26 @@ mod tests {
             Reason::Time,
             Reason::Yield,
         ]);
-        (reason, any::<u32>(), any::<usize>(), any::<usize>(), any::<u32>(), any::<[u32; 2]>()).prop_map(
-            |(reason, rounds, packets, left, occupancy, [elapsed, away])| Activation {
-                reason,
-                limit: 1,
-                rounds,
-                packets,
-                left,
-                elapsed: Duration::from_nanos(elapsed.into()),
-                away: Duration::from_nanos(away.into()),
-                occupancy,
-            },
+        (
+            reason,
+            any::<u32>(),
+            any::<usize>(),
+            any::<usize>(),
+            any::<u32>(),
+            any::<[u32; 2]>(),
         )
+            .prop_map(
+                |(reason, rounds, packets, left, occupancy, [elapsed, away])| Activation {
+                    reason,
+                    limit: 1,
+                    rounds,
+                    packets,
+                    left,
+                    elapsed: Duration::from_nanos(elapsed.into()),
+                    away: Duration::from_nanos(away.into()),
+                    occupancy,
+                },
+            )
     }
 
     proptest! {

@@ -21,7 +21,10 @@ fn a_queue_that_is_held_waits_beside_the_list() {
     assert!(core.is_idle() && core.is_holding());
     assert!(!core.list(1), "it is held, and so listed already");
     let again = core.run(&mut source, &clock);
-    assert_eq!((again.reason, again.packets, again.rounds), (Reason::Held, 0, 0));
+    assert_eq!(
+        (again.reason, again.packets, again.rounds),
+        (Reason::Held, 0, 0)
+    );
     core.release(|_| false);
     assert!(core.is_idle());
     source.behind[1] = false;

@@ -114,7 +114,11 @@ fn a_full_lane_gives_back_and_is_seen() {
     assert_eq!((steering.depth(), steering.room()), (4, 0));
     assert_eq!((steering.counters().sent, steering.counters().full), (4, 1));
     receiver.take();
-    assert_eq!((steering.depth(), steering.room()), (4, 1), "taken, but not finished");
+    assert_eq!(
+        (steering.depth(), steering.room()),
+        (4, 1),
+        "taken, but not finished"
+    );
     receiver.finish(1);
     assert_eq!((steering.depth(), steering.room()), (3, 1));
 }

@@ -97,7 +97,9 @@ impl Run {
         let binding = Binding::new(QUEUES, &[0, 1]).unwrap();
         Self {
             cores,
-            owners: (0..QUEUES).map(|q| (binding.core(q).unwrap(), None)).collect(),
+            owners: (0..QUEUES)
+                .map(|q| (binding.core(q).unwrap(), None))
+                .collect(),
             binding,
             lanes,
             stores: (0..WORKERS).map(|_| Store::new(STORE)).collect(),
@@ -124,7 +126,9 @@ impl Run {
             }
             Step::Unbind(number) => {
                 for core in &mut self.cores {
-                    connection(number).iter().for_each(|bound| core.unbind(bound));
+                    connection(number)
+                        .iter()
+                        .for_each(|bound| core.unbind(bound));
                 }
             }
             Step::Cores(both) => {
@@ -154,7 +158,10 @@ impl Run {
         }
         *drain = None;
         let next = self.sent.entry(number).or_default();
-        if self.cores[*core as usize].send_of(connection(number), *next).is_ok() {
+        if self.cores[*core as usize]
+            .send_of(connection(number), *next)
+            .is_ok()
+        {
             *next += 1;
         }
     }
@@ -166,7 +173,9 @@ impl Run {
             };
             let Steered { connection, packet } = steered;
             self.read[worker][core].push_back((connection, packet, false));
-            self.stores[worker].put(connection, (core, packet)).expect("room");
+            self.stores[worker]
+                .put(connection, (core, packet))
+                .expect("room");
         }
     }
 
@@ -178,7 +187,9 @@ impl Run {
         assert_eq!(packet, *seen, "connection {number} is out of order");
         *seen += 1;
         let unread = &mut self.read[worker][core];
-        let own = unread.iter_mut().find(|u| u.0 == connection(number) && u.1 == packet);
+        let own = unread
+            .iter_mut()
+            .find(|u| u.0 == connection(number) && u.1 == packet);
         own.expect("taken from this lane").2 = true;
         while unread.front().is_some_and(|first| first.2) {
             unread.pop_front();
@@ -190,7 +201,10 @@ impl Run {
     fn end(&mut self) {
         for worker in 0..WORKERS {
             (0..CORES).for_each(|core| self.store(worker, core, 8));
-            for number in (0..CONNECTIONS).cycle().take(STORE * usize::from(CONNECTIONS)) {
+            for number in (0..CONNECTIONS)
+                .cycle()
+                .take(STORE * usize::from(CONNECTIONS))
+            {
                 self.read(worker, number);
             }
         }

@@ -81,7 +81,11 @@ fn what_comes_while_a_queue_is_completed_is_polled_in_the_next_round() {
     let mut core = core(&source, budgets(64, 300), Fixed(10));
     let activation = core.run(&mut source, &clock);
     assert_eq!(activation.reason, Reason::Drained);
-    assert_eq!(source.called, [0], "queue 0 was idle: whoever schedules it lists it");
+    assert_eq!(
+        source.called,
+        [0],
+        "queue 0 was idle: whoever schedules it lists it"
+    );
     assert_eq!(source.taken, [10, 17]);
     assert_eq!(source.visits, [0, 1, 1], "once more, since somebody came");
     assert!(core.list(0));
@@ -102,7 +106,11 @@ fn rounds_end_with_the_list_or_with_the_limit_whichever_is_first() {
         let mut source = Counted::new(&clock, &[packets]);
         let mut core = core(&source, budgets(64, 300), Fixed(limit));
         let activation = core.run(&mut source, &clock);
-        assert_eq!((activation.reason, activation.rounds), (reason, rounds), "{limit}");
+        assert_eq!(
+            (activation.reason, activation.rounds),
+            (reason, rounds),
+            "{limit}"
+        );
         assert_eq!(core.is_idle(), reason == Reason::Drained);
     }
 }

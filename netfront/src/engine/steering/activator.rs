@@ -56,7 +56,9 @@ impl<I: Send + 'static> Activator<I> {
             }
             own.bell.resume();
         };
-        let thread = std::thread::Builder::new().name("activation".into()).spawn(run);
+        let thread = std::thread::Builder::new()
+            .name("activation".into())
+            .spawn(run);
         Ok(Self {
             shared,
             thread: Some(thread.map_err(Error::io("starting the activation thread"))?),

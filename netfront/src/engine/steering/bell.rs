@@ -12,9 +12,9 @@
 
 #[cfg(loom)]
 use loom::sync::atomic::{fence, AtomicU32};
+use std::sync::atomic::Ordering::{AcqRel, Relaxed, SeqCst};
 #[cfg(not(loom))]
 use std::sync::atomic::{fence, AtomicU32};
-use std::sync::atomic::Ordering::{AcqRel, Relaxed, SeqCst};
 
 const RUNNING: u32 = 0;
 const IDLE: u32 = 1;

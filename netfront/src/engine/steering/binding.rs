@@ -34,7 +34,9 @@ impl Binding {
     /// If there is no core.
     pub fn new(queues: usize, cores: &[CoreId]) -> Result<Self, NoCore> {
         let cores = once_each(cores)?;
-        let bound = (0..queues).map(|queue| cores[queue % cores.len()]).collect();
+        let bound = (0..queues)
+            .map(|queue| cores[queue % cores.len()])
+            .collect();
         Ok(Self { cores, bound })
     }
 
@@ -46,7 +48,9 @@ impl Binding {
     /// The queues of a core.
     pub fn queues(&self, core: CoreId) -> impl Iterator<Item = usize> + '_ {
         let bound = self.bound.iter().enumerate();
-        bound.filter(move |(_, &own)| own == core).map(|(queue, _)| queue)
+        bound
+            .filter(move |(_, &own)| own == core)
+            .map(|(queue, _)| queue)
     }
 
     /// The cores.
@@ -73,7 +77,12 @@ impl Binding {
         let old = std::mem::take(&mut self.bound);
         let mut counts: Vec<(CoreId, usize)> = cores
             .iter()
-            .map(|&core| (core, old.iter().take(queues).filter(|&&own| own == core).count()))
+            .map(|&core| {
+                (
+                    core,
+                    old.iter().take(queues).filter(|&&own| own == core).count(),
+                )
+            })
             .collect();
         // Those that have most keep one more, so that the fewest queues move.
         counts.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
@@ -85,7 +94,9 @@ impl Binding {
             .collect();
         let mut bound: Vec<Option<CoreId>> = Vec::with_capacity(queues);
         for queue in 0..queues {
-            let own = old.get(queue).and_then(|&own| room.iter_mut().find(|(core, _)| *core == own));
+            let own = old
+                .get(queue)
+                .and_then(|&own| room.iter_mut().find(|(core, _)| *core == own));
             bound.push(match own {
                 Some((core, left)) if *left > 0 => {
                     *left -= 1;
@@ -94,7 +105,9 @@ impl Binding {
                 _ => None,
             });
         }
-        let mut free = room.iter().flat_map(|&(core, left)| std::iter::repeat_n(core, left));
+        let mut free = room
+            .iter()
+            .flat_map(|&(core, left)| std::iter::repeat_n(core, left));
         let mut moves = Vec::new();
         for (queue, bound) in bound.into_iter().enumerate() {
             // The rooms sum up to the queues, so there is one for each.
@@ -103,7 +116,11 @@ impl Binding {
             let from = old.get(queue).copied();
             if from != Some(core) {
                 let from = from.filter(|from| cores.contains(from));
-                moves.push(Move { queue, from, to: core });
+                moves.push(Move {
+                    queue,
+                    from,
+                    to: core,
+                });
             }
         }
         self.cores = cores;

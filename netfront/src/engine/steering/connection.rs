@@ -69,7 +69,8 @@ impl Connection {
             destination: Endpoint::default(),
         };
         connection.source.address[..len].copy_from_slice(head.get(from..from + len)?);
-        connection.destination.address[..len].copy_from_slice(head.get(from + len..from + 2 * len)?);
+        connection.destination.address[..len]
+            .copy_from_slice(head.get(from + len..from + 2 * len)?);
         if let Some(found) = headers {
             let ports = usize::from(found.transport_at);
             connection.source.port = half(head, ports)?;

@@ -122,7 +122,10 @@ mod tests {
         assert_eq!((sender.sent(), sender.room()), (2, 0));
         assert_eq!(receiver.take(), Some('a'));
         assert_eq!(sender.send('c'), Ok(()));
-        assert_eq!((receiver.take(), receiver.take(), receiver.take()), (Some('b'), Some('c'), None));
+        assert_eq!(
+            (receiver.take(), receiver.take(), receiver.take()),
+            (Some('b'), Some('c'), None)
+        );
     }
 
     #[test]

@@ -143,7 +143,9 @@ impl<T> Steering<T> {
     /// The packet, if the lane is full.
     pub fn send_of(&mut self, connection: Option<Connection>, packet: T) -> Result<usize, T> {
         let hash = self.hash(connection.as_ref());
-        let way = self.table.way(connection.as_ref(), hash, finished(&self.workers));
+        let way = self
+            .table
+            .way(connection.as_ref(), hash, finished(&self.workers));
         let index = way.worker();
         let Some(worker) = self.workers.get_mut(index) else {
             return Err(packet);
@@ -194,7 +196,11 @@ impl<T> Steering<T> {
     /// Changes the mapping from hash to worker. A place that names no worker gets the first.
     pub fn remap(&mut self, worker: impl Fn(usize) -> usize) {
         let workers = self.workers.len();
-        self.table.remap(|place| Some(worker(place)).filter(|&own| own < workers).unwrap_or(0));
+        self.table.remap(|place| {
+            Some(worker(place))
+                .filter(|&own| own < workers)
+                .unwrap_or(0)
+        });
     }
 
     /// Binds a connection to a worker.
@@ -204,7 +210,8 @@ impl<T> Steering<T> {
     pub fn bind(&mut self, connection: Connection, worker: usize) -> Result<(), TooMany> {
         let hash = self.hash(Some(&connection));
         let worker = worker.min(self.workers.len() - 1);
-        self.table.bind(connection, hash, worker, finished(&self.workers))
+        self.table
+            .bind(connection, hash, worker, finished(&self.workers))
     }
 
     /// Takes that back.
@@ -215,7 +222,11 @@ impl<T> Steering<T> {
     /// What has to be finished before another event core may send what came in one of this core's queues.
     pub fn drain(&self) -> Drain {
         let lanes = self.workers.iter();
-        Drain(lanes.map(|worker| (worker.lane.progress(), worker.lane.sent())).collect())
+        Drain(
+            lanes
+                .map(|worker| (worker.lane.progress(), worker.lane.sent()))
+                .collect(),
+        )
     }
 
     /// What was counted so far.
@@ -229,7 +240,11 @@ impl<T> Steering<T> {
 
 /// How many packets of its lane each worker has finished.
 fn finished<T>(workers: &[Worker<T>]) -> impl Fn(usize) -> u64 + '_ {
-    move |worker| workers.get(worker).map_or(u64::MAX, |own| own.lane.finished())
+    move |worker| {
+        workers
+            .get(worker)
+            .map_or(u64::MAX, |own| own.lane.finished())
+    }
 }
 
 /// Packets that are on their way from an event core which has given a queue away.
@@ -239,6 +254,8 @@ pub struct Drain(Vec<(Progress, u64)>);
 impl Drain {
     /// True if the workers have finished all of them.
     pub fn is_over(&self) -> bool {
-        self.0.iter().all(|(progress, sent)| progress.finished() >= *sent)
+        self.0
+            .iter()
+            .all(|(progress, sent)| progress.finished() >= *sent)
     }
 }

@@ -118,9 +118,14 @@ mod tests {
         let mut woken = Vec::new();
         path.end_round(|core| woken.push(core));
         assert_eq!(woken, [1], "the other one runs");
-        let taken = lanes.iter_mut().map(|lane| [lane.take(), lane.take(), lane.take()]);
+        let taken = lanes
+            .iter_mut()
+            .map(|lane| [lane.take(), lane.take(), lane.take()]);
         let taken: Vec<_> = taken.collect();
-        assert_eq!(taken, [[Some(10), Some(12), None], [Some(11), Some(13), None]]);
+        assert_eq!(
+            taken,
+            [[Some(10), Some(12), None], [Some(11), Some(13), None]]
+        );
     }
 
     /// K-13: also when the queue has moved: the old core is finished first.

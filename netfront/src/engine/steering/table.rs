@@ -98,7 +98,8 @@ pub struct FlowTable {
 impl FlowTable {
     /// Spreads connections over `workers` workers; up to `limit` can be bound by name.
     pub fn new(workers: usize, limit: usize) -> Self {
-        let mapping: Box<[usize; MAPPING]> = Box::new(std::array::from_fn(|place| place % workers.max(1)));
+        let mapping: Box<[usize; MAPPING]> =
+            Box::new(std::array::from_fn(|place| place % workers.max(1)));
         let way = |entry: usize| Way::to(mapping[entry % MAPPING]);
         Self {
             ways: (0..ENTRIES).map(way).collect(),
