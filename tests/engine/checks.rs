@@ -6,13 +6,14 @@ use std::path::Path;
 
 use netfront::engine::moderation::Mode;
 use netfront::engine::restart::Policy;
-use netfront_tests::engine::many_cores::{self, Way};
+use netfront_tests::engine::many_cores;
 use netfront_tests::engine::one_core::{run, Seen};
 use netfront_tests::engine::parameters::Parameters;
 use netfront_tests::engine::scenarios::{
     at_load, best_fixed, capture, shared, with, LOADS, POLICIES,
 };
 use netfront_tests::engine::table;
+use netfront_tests::engine::ways::Way;
 
 /// The committed world, and each that differs in one parameter.
 fn worlds() -> Vec<(String, Parameters)> {

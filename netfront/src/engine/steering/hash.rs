@@ -117,9 +117,11 @@ mod tests {
         end
     }
 
+    type Vector = ((&'static str, u16), (&'static str, u16), u32, u32);
+
     /// The vectors of "Verifying the RSS Hash Calculation" in Microsoft's documentation of Windows drivers: source,
     /// destination, the hash without ports, the hash with TCP's ports.
-    const VECTORS: [((&str, u16), (&str, u16), u32, u32); 8] = [
+    const VECTORS: [Vector; 8] = [
         (
             ("66.9.149.187", 2794),
             ("161.142.100.80", 1766),
