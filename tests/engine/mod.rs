@@ -8,7 +8,8 @@
 //! | `one_core` | a core that receives, and shares itself with an application or a stranger |
 //! | `scenarios` | the scenarios of one core |
 //! | `many_cores` | event cores and worker cores, with everything bound anew all the time |
-//! | `workers` | the workers of those
+//! | `ways` | what is compared there |
+//! | `workers` | the workers of those |
 //! | `table` | what `ci/engine-table` prints |
 //! | `table.txt` | what it printed last, compared by a test |
 //!
@@ -21,4 +22,5 @@ pub mod parameters;
 pub mod random;
 pub mod scenarios;
 pub mod table;
+pub mod ways;
 pub mod workers;

@@ -6,10 +6,11 @@ use netfront::engine::moderation::Mode;
 use netfront::engine::restart::Policy;
 use serde_json::{json, Value};
 
-use super::many_cores::{self, Way};
+use super::many_cores;
 use super::one_core::{run, Scenario, Seen};
 use super::parameters::Parameters;
 use super::scenarios::{at_load, capture, shared, with, LOADS, POLICIES};
+use super::ways::{Way, WAYS};
 
 /// One part of the table.
 #[derive(Debug)]
@@ -131,22 +132,20 @@ fn sharing(parameters: &Parameters) -> Vec<Part> {
     parts
 }
 
-/// A heading, what stands below it, and its places behind the point.
-type Shown = (&'static str, fn(&Seen) -> f64, usize);
-
 fn moderated(parameters: &Parameters) -> Vec<Part> {
-    let shows: [Shown; 3] = [
-        ("events a packet", Seen::events_a_packet, 4),
+    let shows: [(Column, usize); 3] = [
+        (("events a packet", Seen::events_a_packet), 4),
         (
-            "99 % of packets delivered within, us",
-            |seen| seen.latency.quantile(990),
+            ("99 % of packets delivered within, us", |seen| {
+                seen.latency.quantile(990)
+            }),
             1,
         ),
-        ("time of the core used, %", Seen::busy_percent, 1),
+        (("time of the core used, %", Seen::busy_percent), 1),
     ];
     let modes = [Mode::Interrupt, Mode::Adaptive, Mode::Poll];
     let runs = LOADS.map(|percent| modes.map(|mode| at_load(parameters, percent, mode)));
-    let part = |(what, show, digits): Shown| Part {
+    let part = |((what, show), digits): (Column, usize)| Part {
         title: format!("A core that captures alone, by its load: {what}"),
         columns: vec!["interrupt".into(), "adaptive".into(), "poll".into()],
         rows: runs
@@ -191,7 +190,7 @@ fn spread(parameters: &Parameters) -> Vec<Part> {
     vec![Part {
         title: "Four cores: two for events and two for work where nothing else is said".into(),
         columns: columns.map(String::from).into(),
-        rows: many_cores::WAYS.map(row).into(),
+        rows: WAYS.map(row).into(),
         digits: 3,
     }]
 }

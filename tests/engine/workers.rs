@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use netfront::engine::steering::{Bell, Connection, LaneReceiver, Steered, Store};
 
-use super::many_cores::Way;
 use super::parameters::Parameters;
 use super::random::Times;
+use super::ways::Way;
 
 /// A packet on its way.
 #[derive(Debug)]

@@ -117,7 +117,6 @@ mod tests {
         end
     }
 
-    /// Source, destination, the hash without ports, the hash with them.
     type Vector = ((&'static str, u16), (&'static str, u16), u32, u32);
 
     /// The vectors of "Verifying the RSS Hash Calculation" in Microsoft's documentation of Windows drivers: source,
