@@ -16,10 +16,11 @@ step() {
     shift
     export GUEST_DEADLINE=100
     guest "$@"
-    status=$?
+    # Not `status`: that is a variable of `guest`, which the next one sets.
+    ended=$?
     unset GUEST_DEADLINE
     guest front_log >"$RESULTS/netfront.log"
-    [ "$status" = 0 ] || fail "in the guest, '$*' ended with $status: see log.txt"
+    [ "$ended" = 0 ] || fail "in the guest, '$*' ended with $ended: see log.txt"
 }
 
 step "taken over under a session" 'session_start 20 && take_over && hang_up && netfront confirm --vif 0 && session_end'

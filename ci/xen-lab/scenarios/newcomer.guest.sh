@@ -94,7 +94,8 @@ take_over() {
     same || { echo "the TAP differs from eth0:"; eth0_now | diff -u /run/lab/before -; return 1; }
 }
 
-driver_pid() { netfront stats --vif 0 --json | sed -n 's/.*"pid": \([0-9]*\).*/\1/p'; }
+# The report has it twice, the second time among the figures of the process.
+driver_pid() { netfront stats --vif 0 --json | sed -n 's/^  "pid": \([0-9]*\).*/\1/p'; }
 
 # The end of the terminal must not be the end of the session that comes through the interface.
 hang_up() {
