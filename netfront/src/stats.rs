@@ -134,6 +134,22 @@ counters! {
     wakeups,
     /// Calls of poll and reads of the waker. What the event channels take, the hypervisor's counters say.
     polls,
+    /// Rounds of the receive engine: batches of at most 64 packets each way.
+    engine_rounds,
+    /// Activations: runs of rounds, after which the thread sees to everything else.
+    engine_activations,
+    /// Rounds that ended for their budget of packets, with packets left.
+    engine_budget_squeezes,
+    /// Activations that ended for their time (2 ms), with packets left.
+    engine_time_squeezes,
+    /// Activations that ended with packets left, whatever the reason.
+    engine_hand_overs,
+    /// Times that packets were left in the receive ring, since their consumer was behind.
+    engine_held,
+    /// Packets dropped, since their consumer was behind for longer than they may be held.
+    engine_dropped,
+    /// Times that the thread slept for a short time without asking the backend for an event.
+    engine_looks,
     /// Times that the domain was found to have been restored or migrated.
     restores,
     /// Grants made after the start.
@@ -162,10 +178,12 @@ counters! {
     ring_tx_unanswered,
     /// Pages that the backend keeps mapped now, since they were announced over the control ring.
     gref_mapped,
+    /// Rounds that the next activation may do.
+    engine_limit,
 }
 
 /// The names of what is a level, which rises and falls. All others count events and only rise.
-pub const LEVELS: [&str; 10] = [
+pub const LEVELS: [&str; 11] = [
     "pool_granted",
     "pool_free",
     "pool_posted",
@@ -176,6 +194,7 @@ pub const LEVELS: [&str; 10] = [
     "ring_rx_posted",
     "ring_tx_unanswered",
     "gref_mapped",
+    "engine_limit",
 ];
 
 impl QueueStats {

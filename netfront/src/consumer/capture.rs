@@ -151,6 +151,10 @@ impl<C: Consumer> Consumer for Capture<C> {
         self.inner.deliver(packet);
     }
 
+    fn waiting(&self) -> usize {
+        self.inner.waiting()
+    }
+
     fn finish(&mut self) {
         self.inner.finish();
         self.file.flush();

@@ -61,6 +61,12 @@ pub trait Consumer {
     /// Takes one received packet. It is gone after the call, unless [`Packet::detach`]ed.
     fn deliver(&mut self, packet: &mut Packet<'_>);
 
+    /// Packets that were delivered and wait for whoever takes them. From a number on
+    /// ([`Limits::high`](crate::engine::pressure::Limits)) the next ones are left in the ring.
+    fn waiting(&self) -> usize {
+        0
+    }
+
     /// The batch is over: what was collected can be written.
     fn finish(&mut self) {}
 
@@ -86,6 +92,10 @@ impl<C: Consumer + ?Sized> Consumer for Box<C> {
 
     fn deliver(&mut self, packet: &mut Packet<'_>) {
         (**self).deliver(packet);
+    }
+
+    fn waiting(&self) -> usize {
+        (**self).waiting()
     }
 
     fn finish(&mut self) {

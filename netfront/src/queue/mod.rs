@@ -312,6 +312,16 @@ impl Queue {
     /// # Errors
     /// As [`Self::receive`].
     pub fn arm(&mut self) -> Result<bool, Error> {
+        self.arm_after(1)
+    }
+
+    /// The same, but asks for the next event of the receive ring only when `slots` more are answered (0 counts as 1, and
+    /// no more than are posted). Fewer may come, and then no event: with more than one, the caller has to look by itself
+    /// after a time.
+    ///
+    /// # Errors
+    /// As [`Self::receive`].
+    pub fn arm_after(&mut self, slots: u32) -> Result<bool, Error> {
         if self.spurious >= SPURIOUS && !self.masked.is_empty() {
             // A backend that rings without end gets its bell back late (XSA-391): it costs us one wake-up
             // a millisecond and no more.
@@ -325,9 +335,22 @@ impl Queue {
         // owner waits for.
         let pages = self.rx.is_starved() && self.rx.pool.await_return(&self.waker);
         // Both rings are asked, even if the first has work: an unasked ring stays silent.
-        let rx = self.rx.final_check()?;
+        let rx = self.rx.final_check(slots)?;
         let tx = self.tx.in_flight() > 0 && self.tx.final_check()?;
         Ok(pages || rx || tx)
+    }
+
+    /// Slots of the receive ring that the backend has answered and nobody has read, seen afresh.
+    ///
+    /// # Errors
+    /// As [`Self::receive`].
+    pub fn rx_waiting(&mut self) -> Result<usize, Error> {
+        Ok(usize::try_from(self.rx.unconsumed()?).unwrap_or(usize::MAX))
+    }
+
+    /// Pages that are posted in the receive ring.
+    pub fn rx_posted(&self) -> u32 {
+        self.rx.in_flight()
     }
 
     /// True if the receive ring has hardly a page: whatever brings it some may tell nobody.

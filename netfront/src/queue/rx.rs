@@ -287,9 +287,11 @@ impl RxQueue {
         Ok(self.ring.unconsumed_now()?.into())
     }
 
-    /// Asks for an event after the next response and looks once more. True if there is work.
-    pub fn final_check(&mut self) -> Result<bool, Error> {
-        Ok(self.ring.final_check(1)?)
+    /// Asks for an event after the `slots`-th response from here and looks once more. True if there is work.
+    pub fn final_check(&mut self, slots: u32) -> Result<bool, Error> {
+        // More than are posted would never be answered.
+        let slots = slots.min(self.ring.in_flight());
+        Ok(self.ring.final_check(slots)?)
     }
 
     /// Withdraws the pages that the backend has not answered: it may write to them still.
