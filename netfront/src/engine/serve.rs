@@ -5,8 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::calm::Calm;
+use super::moderation::Mode;
+use super::receiver::{Receiver, Tuning};
+use super::rest;
 use super::silence::Silence;
-use super::{rest, round, sleep};
 use crate::connection::Change;
 use crate::consumer::Consumer;
 use crate::device::{Device, Link, Reconnect};
@@ -15,7 +17,7 @@ use crate::stats::QueueStats;
 use crate::waker::Waker;
 use crate::Error;
 
-/// Rounds with packets between two looks at what the control thread has to say.
+/// Activations with packets between two looks at what the control thread has to say.
 const LOOK_UP: u32 = 64;
 /// Between attempts that fail at once.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -33,10 +35,35 @@ pub struct Service {
     waker: Mutex<Option<Arc<Waker>>>,
     paused: AtomicBool,
     kicked: AtomicBool,
+    tuning: Arc<Tuning>,
     stats: Arc<QueueStats>,
 }
 
 impl Service {
+    /// With a restart limit, a mode and bounds of one's own.
+    pub fn tuned(tuning: Tuning) -> Self {
+        Self {
+            tuning: Arc::new(tuning),
+            ..Self::default()
+        }
+    }
+
+    /// How [`serve`] learns of packets.
+    pub fn mode(&self) -> Mode {
+        self.tuning.mode.get()
+    }
+
+    /// Changes that, at once.
+    pub fn set_mode(&self, mode: Mode) {
+        self.tuning.mode.set(mode);
+        self.wake();
+    }
+
+    /// What decides how packets are received.
+    pub fn tuning(&self) -> &Tuning {
+        &self.tuning
+    }
+
     /// Asks [`serve`] to say goodbye to the backend and return.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Release);
@@ -208,28 +235,30 @@ fn again(mut pending: Reconnect, service: &Service) -> Option<Device> {
     }
 }
 
-fn round_unless(
+fn turn_unless(
     paused: bool,
+    receiver: &mut Receiver,
     queue: &mut Queue,
     consumer: &mut dyn Consumer,
 ) -> Result<usize, Error> {
     if paused {
         return Ok(0);
     }
-    round(queue, consumer)
+    receiver.turn(queue, consumer)
 }
 
 fn pump(device: &mut Device, consumer: &mut dyn Consumer, service: &Service) -> Result<End, Error> {
     consumer.link(device.link())?;
     let mut turn = 0u32;
     let (mut calm, mut silence) = (Calm::default(), Silence::default());
+    let mut receiver = Receiver::new(Arc::clone(&service.tuning));
     loop {
         turn = turn.wrapping_add(1);
         if service.stopping() {
             return Ok(End::Stopped);
         }
         let paused = service.is_paused();
-        let moved = match round_unless(paused, device.queue(), consumer) {
+        let moved = match turn_unless(paused, &mut receiver, device.queue(), consumer) {
             Ok(moved) => moved,
             Err(error) => return End::of(error),
         };
@@ -249,7 +278,7 @@ fn pump(device: &mut Device, consumer: &mut dyn Consumer, service: &Service) -> 
             let time = calm.time(device.queue());
             let woken = match paused {
                 true => rest(device.queue(), time),
-                false => sleep(device.queue(), consumer, time),
+                false => receiver.sleep(device.queue(), consumer, time),
             };
             match woken {
                 Ok(woken) => woken,
