@@ -6,6 +6,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use netfront::consumer::{Consumer, Echo, Tap};
+use netfront::engine::moderation::SharedMode;
+use netfront::engine::receiver::Tuning;
 use netfront::engine::{serve, Service};
 use netfront::stats::Snapshot;
 use netfront::{Builder, Device, QueueConfig, Wants};
@@ -78,7 +80,11 @@ pub fn drive(mut args: Run, taken: Option<&Arc<Taken>>) -> Result<(), Failure> {
     // Before anything is created or overwritten.
     control::claim(&path)?;
     make_room(&domain, &args.queue);
-    let service = Arc::new(Service::default());
+    let service = Arc::new(Service::tuned(Tuning {
+        mode: SharedMode::new(args.mode),
+        policy: args.restart_limit,
+        ..Tuning::default()
+    }));
     let (consumer, tap) = consumer(&args, taken)?;
     if let Some(taken) = taken {
         taken.watch(&service)?;

@@ -59,6 +59,8 @@ impl Subject {
             "pid": std::process::id(),
             "connected": self.service.link().is_some(),
             "paused": self.service.is_paused(),
+            "mode": self.service.mode().to_string(),
+            "restart_limit": self.service.tuning().policy.to_string(),
             "capturing": self.watch.captures(),
             "tracing": self.watch.traces(),
             "restores": self.domain.restores(),
