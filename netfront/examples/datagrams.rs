@@ -6,7 +6,6 @@
 //! A datagram begins with its number, eight bytes in network order, from 0 on. After the last one there are some with the
 //! number 2^64 - 1, which end the other side. Nothing here is of the driver: `receive` at a socket is what is compared with.
 
-#[allow(dead_code)]
 mod common;
 
 use std::error::Error;
@@ -71,7 +70,10 @@ fn receive(address: &str) -> Result<serde_json::Value, Box<dyn Error>> {
     let (mut delivered, mut next, mut late) = (0u64, 0u64, 0u64);
     loop {
         let len = socket.recv(&mut bytes)?;
-        let Some(number) = bytes[..len].first_chunk().map(|own| u64::from_be_bytes(*own)) else {
+        let Some(number) = bytes[..len]
+            .first_chunk()
+            .map(|own| u64::from_be_bytes(*own))
+        else {
             continue;
         };
         if number == END {

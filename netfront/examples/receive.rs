@@ -24,14 +24,14 @@ use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::Arc;
 
-use netfront::engine::cores::{Controls, Cores, Desk, Frame, Origin, Work};
+use netfront::engine::cores::{Controls, Cores, Desk, End, Frame, Origin, Work};
 use netfront::engine::moderation::Mode;
 use netfront::engine::restart::Policy;
 use netfront::{Device, Offload, OwnedPacket, Packet};
 use serde_json::json;
 
 /// The number of the datagram after the last one.
-const END: u64 = u64::MAX;
+const LAST: u64 = u64::MAX;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let address = common::option("--address").ok_or("give --address A.B.C.D")?;
@@ -61,8 +61,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     while !controls.is_stopping() {
         // Returns when somebody stops it, or called: then the device may have something to tell.
         match cores.run(vec![device.queue()], &mut works, &controls) {
-            Ok(_) if !common::is_over(&mut device) => continue,
-            Ok(_) => {}
+            Ok(End::Stopped) => break,
+            Ok(End::Called) if !common::is_over(&mut device) => continue,
+            Ok(End::Called) => {}
             Err(error) if common::can_go_on(&error) => eprintln!("{error}"),
             Err(error) => return Err(error.into()),
         }
@@ -151,7 +152,7 @@ impl Receive {
     }
 
     fn count(&self, number: u64) {
-        if number == END {
+        if number == LAST {
             return self.controls.stop();
         }
         let counts = &self.counts;
