@@ -69,7 +69,7 @@ impl Receiver {
         }
     }
 
-    /// Does one activation. Returns how many packets were moved, both directions together. None: the queue is drained, or
+    /// Does one activation. Returns how many packets were moved, both directions together. With 0 the queue is drained, or
     /// its consumer is behind, and [`Self::sleep`] is due.
     ///
     /// # Errors

@@ -62,6 +62,9 @@ pub(super) struct EventCore<'r, 'q, W> {
     arriving: Vec<Arriving<'q>>,
     /// Frames for queues that are on their way here.
     early: Vec<Frame>,
+    /// Frames out of a lane, and whether some were put into a ring since rings were flushed.
+    taken: Vec<Frame>,
+    sent: bool,
     /// Event core of each queue.
     owners: Vec<usize>,
     /// What was heard of [`super::Controls`] last.
@@ -89,6 +92,8 @@ impl<'r, 'q, W: Work> EventCore<'r, 'q, W> {
             waker,
             arriving: Vec::new(),
             early: Vec::new(),
+            taken: Vec::with_capacity(WEIGHT),
+            sent: false,
             owners: vec![place; queues],
             version: None,
             change: 0,
@@ -125,32 +130,41 @@ impl<'r, 'q, W: Work> EventCore<'r, 'q, W> {
 
     /// Hears of changes: queues that come, queues that go, modes, bindings.
     fn news(&mut self) {
-        let running = self.floor.running;
-        if running.has_mail(self.place) {
-            for parcel in running.fetch(self.place) {
-                match parcel {
-                    Parcel::Seat {
-                        number,
-                        seat,
-                        drain,
-                    } => self.arriving.push(Arriving {
-                        number,
-                        seat,
-                        drain,
-                    }),
-                    Parcel::Frame(frame) => self.dispatch(frame),
-                }
-            }
-        }
-        let version = running.controls.version();
+        self.open_mail();
+        let version = self.floor.running.controls.version();
         let is_changed = self.version != Some(version);
         if is_changed {
             self.version = Some(version);
             self.follow();
+            // Their queue may go to yet another core.
+            for frame in std::mem::take(&mut self.early) {
+                self.dispatch(frame);
+            }
         }
         let has_come = self.seat_arrivals();
         if is_changed || has_come {
             self.let_go();
+        }
+    }
+
+    fn open_mail(&mut self) {
+        let running = self.floor.running;
+        if !running.has_mail(self.place) {
+            return;
+        }
+        for parcel in running.fetch(self.place) {
+            match parcel {
+                Parcel::Seat {
+                    number,
+                    seat,
+                    drain,
+                } => self.arriving.push(Arriving {
+                    number,
+                    seat,
+                    drain,
+                }),
+                Parcel::Frame(frame) => self.dispatch(frame),
+            }
         }
     }
 
@@ -302,24 +316,26 @@ impl<'r, 'q, W: Work> EventCore<'r, 'q, W> {
 
     /// Sends what workers have handed back.
     fn send_frames(&mut self) -> Result<(), Error> {
-        let mut sent = false;
         for at in 0..self.back.len() {
-            let mut frames = 0;
-            while frames < WEIGHT as u64 {
-                let Some(frame) = self.back.get_mut(at).and_then(LaneReceiver::take) else {
-                    break;
-                };
-                frames += 1;
-                self.dispatch(frame);
-            }
-            if let Some(lane) = self.back.get_mut(at).filter(|_| frames > 0) {
-                lane.finish(frames);
-                sent = true;
-            }
-        }
-        if sent {
+            let Some(lane) = self.back.get_mut(at).filter(|lane| !lane.is_empty()) else {
+                continue;
+            };
+            let mut taken = std::mem::take(&mut self.taken);
+            taken.extend(std::iter::from_fn(|| lane.take()).take(WEIGHT));
+            // Only now: what an old core of a queue has sent on was posted before a worker could send these.
+            self.open_mail();
             for seat in self.floor.seats.iter_mut().flatten() {
                 seat.queue.reclaim()?;
+            }
+            let frames = taken.len() as u64;
+            taken.drain(..).for_each(|frame| self.dispatch(frame));
+            self.taken = taken;
+            if let Some(lane) = self.back.get_mut(at) {
+                lane.finish(frames);
+            }
+        }
+        if std::mem::take(&mut self.sent) {
+            for seat in self.floor.seats.iter_mut().flatten() {
                 seat.queue.flush()?;
             }
         }
@@ -332,7 +348,10 @@ impl<'r, 'q, W: Work> EventCore<'r, 'q, W> {
         let owner = self.owners.get(number).copied().unwrap_or(self.place);
         let stats = Arc::clone(&self.floor.stats);
         match self.floor.seat(number) {
-            Some(seat) => send(seat, &frame, &stats),
+            Some(seat) => {
+                send(seat, &frame, &stats);
+                self.sent = true;
+            }
             None if owner != self.place => self.floor.running.post(owner, Parcel::Frame(frame)),
             None if number < self.owners.len() => self.early.push(frame),
             None => stats.frames_dropped.add(1),
