@@ -204,8 +204,6 @@ impl Controls {
         queues: usize,
         workers: usize,
     ) -> Result<(), NoCore> {
-        lock(&self.0.cores).resize_with(wakers.len(), Arc::default);
-        lock(&self.0.workers).resize_with(workers, Arc::default);
         let cores: Vec<CoreId> = (0..).take(wakers.len()).collect();
         let mut wanted = lock(&self.0.wanted);
         match &mut wanted.binding {
@@ -217,6 +215,9 @@ impl Controls {
             other => *other = Some(Binding::new(queues, &cores)?),
         }
         drop(wanted);
+        // Last: who sees a core may bind it.
+        lock(&self.0.workers).resize_with(workers, Arc::default);
+        lock(&self.0.cores).resize_with(wakers.len(), Arc::default);
         *lock(&self.0.wakers) = wakers;
         Ok(())
     }

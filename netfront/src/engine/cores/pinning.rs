@@ -136,8 +136,10 @@ fn interrupts(text: &str, name: &str) -> BTreeMap<u32, Vec<(usize, u64)>> {
         if rest.split_whitespace().next_back() != Some(wanted.as_str()) {
             return None;
         }
-        let counts = rest.split_whitespace().map_while(|word| word.parse().ok());
-        Some((irq, cpus.iter().copied().zip(counts).collect()))
+        let counts = rest
+            .split_whitespace()
+            .map_while(|word| word.parse::<u64>().ok());
+        Some((irq, cpus.iter().copied().zip(counts).collect::<Vec<_>>()))
     });
     found.collect()
 }
