@@ -1,5 +1,7 @@
 //! What event cores and workers count, readable from any thread.
 
+use crate::engine::bottom_half::Counters;
+use crate::engine::steering::SteeringCounters;
 use crate::stats::counters;
 
 counters! {
@@ -74,6 +76,42 @@ counters! {
 
 /// The names of what is a level, which rises and falls. All others only rise.
 pub const LEVELS: [&str; 3] = ["queues", "limit", "lane_depth"];
+
+/// What a core's parts had counted when it was last told: they begin anew with each run, the counters go on.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    half: Counters,
+    steering: SteeringCounters,
+}
+
+impl Told {
+    pub fn tell(&mut self, stats: &CoreStats, now: Counters) {
+        let before = std::mem::replace(&mut self.half, now);
+        stats.packets.add(now.packets - before.packets);
+        stats.activations.add(now.activations - before.activations);
+        stats.rounds.add(now.rounds - before.rounds);
+        stats.visits.add(now.visits - before.visits);
+        stats
+            .budget_squeezes
+            .add(now.budget_squeezes - before.budget_squeezes);
+        stats
+            .time_squeezes
+            .add(now.time_squeezes - before.time_squeezes);
+        stats.hand_overs.add(now.hand_overs - before.hand_overs);
+        stats.held.add(now.held - before.held);
+    }
+
+    pub fn tell_steering(&mut self, stats: &CoreStats, now: SteeringCounters) {
+        let before = std::mem::replace(&mut self.steering, now);
+        stats.sent.add(now.sent - before.sent);
+        stats.wakes.add(now.wakes - before.wakes);
+        stats.wakes_saved.add(now.wakes_saved - before.wakes_saved);
+        stats.moves.add(now.table.moved - before.table.moved);
+        stats
+            .moves_delayed
+            .add(now.table.moves_delayed - before.table.moves_delayed);
+    }
+}
 
 #[cfg(test)]
 mod tests {

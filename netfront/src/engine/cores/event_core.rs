@@ -15,7 +15,7 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 
-use super::counters::CoreStats;
+use super::counters::Told;
 use super::floor::{send, Floor, Out};
 use super::running::{EndsAll, Parcel, Running};
 use super::seat::Seat;
@@ -71,6 +71,7 @@ pub(super) struct EventCore<'r, 'q, W> {
     version: Option<u64>,
     change: u64,
     looks: u32,
+    told: Told,
 }
 
 impl<'r, 'q, W: Work> EventCore<'r, 'q, W> {
@@ -98,6 +99,7 @@ impl<'r, 'q, W: Work> EventCore<'r, 'q, W> {
             version: None,
             change: 0,
             looks: 0,
+            told: Told::default(),
         }
     }
 
@@ -358,27 +360,14 @@ impl<'r, 'q, W: Work> EventCore<'r, 'q, W> {
         }
     }
 
-    fn publish(&self, activation: &Activation) {
-        let (stats, half) = (&self.floor.stats, self.half.counters());
-        stats.packets.set(half.packets);
-        stats.activations.set(half.activations);
-        stats.rounds.set(half.rounds);
-        stats.visits.set(half.visits);
-        stats.budget_squeezes.set(half.budget_squeezes);
-        stats.time_squeezes.set(half.time_squeezes);
-        stats.hand_overs.set(half.hand_overs);
-        stats.held.set(half.held);
+    fn publish(&mut self, activation: &Activation) {
+        let stats = &self.floor.stats;
+        self.told.tell(stats, self.half.counters());
         stats.limit.set(activation.limit.into());
-        stats
-            .queues
-            .set(self.floor.seats.iter().flatten().count() as u64);
+        let queues = self.floor.seats.iter().flatten().count();
+        stats.queues.set(queues as u64);
         if let Out::Away { steering, .. } = &self.floor.out {
-            let counters = steering.counters();
-            stats.sent.set(counters.sent);
-            stats.wakes.set(counters.wakes);
-            stats.wakes_saved.set(counters.wakes_saved);
-            stats.moves.set(counters.table.moved);
-            stats.moves_delayed.set(counters.table.moves_delayed);
+            self.told.tell_steering(stats, steering.counters());
             stats.lane_depth.set(steering.depth() as u64);
         }
     }
