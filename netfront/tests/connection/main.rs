@@ -81,14 +81,7 @@ fn connected(world: &World, toolstack: &mut Toolstack, client: StoreClient) -> C
 
 /// Waits for a frontend to publish its keys, maps its rings, and connects.
 fn attach(world: &World, toolstack: &mut Toolstack) -> Back {
-    toolstack.wait_front("4");
-    let mut number = |key| toolstack.read_front(key).unwrap().parse().unwrap();
-    let keys = QueueKeys {
-        tx_ring: GrantRef(number("tx-ring-ref")),
-        rx_ring: GrantRef(number("rx-ring-ref")),
-        ports: Ports::Shared(Port(number("event-channel"))),
-    };
-    let back = world.attach(&keys);
+    let back = world.attach(&toolstack.published());
     toolstack.back("state", 4);
     back
 }
