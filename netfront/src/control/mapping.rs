@@ -291,14 +291,21 @@ impl Mapping {
         let queue = &mut self.queues[number];
         match (job, status) {
             (Job::Size, ControlStatus::Success) if data > 0 => {
-                tracing::debug!(queue = number, pages = data, "the backend keeps pages mapped");
+                tracing::debug!(
+                    queue = number,
+                    pages = data,
+                    "the backend keeps pages mapped"
+                );
                 queue.state = State::On {
                     room: data as usize,
                 };
                 self.doing = None;
             }
             (Job::Size, ControlStatus::Success | ControlStatus::NotSupported) => {
-                tracing::debug!(queue = number, "the backend keeps no pages mapped: {status:?}");
+                tracing::debug!(
+                    queue = number,
+                    "the backend keeps no pages mapped: {status:?}"
+                );
                 queue.state = State::Off;
                 queue.growth.announce(false);
                 self.doing = None;
@@ -410,7 +417,9 @@ pub(crate) fn entry(gref: GrantRef, read_only: bool) -> GrefEntry {
 impl std::fmt::Debug for Mapping {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let queues = self.queues.iter();
-        let queues: Vec<_> = queues.map(|queue| (queue.state, queue.mapped.len())).collect();
+        let queues: Vec<_> = queues
+            .map(|queue| (queue.state, queue.mapped.len()))
+            .collect();
         f.debug_struct("Mapping")
             .field("queues", &queues)
             .finish_non_exhaustive()

@@ -272,7 +272,10 @@ mod tests {
         let pools = opened(1024, 2, &QueueConfig::default());
         assert_eq!(pools.len(), 2);
         for [rx, tx] in pools {
-            assert!((256..512).contains(&rx) && (64..256).contains(&tx), "{rx} {tx}");
+            assert!(
+                (256..512).contains(&rx) && (64..256).contains(&tx),
+                "{rx} {tx}"
+            );
         }
     }
 

@@ -76,7 +76,11 @@ mod tests {
         stats.of(2).rx_packets.add(5);
         stats.of(2).rx_packets.add(1);
         assert_eq!(stats.first().rx_packets.get(), 1);
-        let each: Vec<u64> = stats.all().iter().map(|queue| queue.rx_packets.get()).collect();
+        let each: Vec<u64> = stats
+            .all()
+            .iter()
+            .map(|queue| queue.rx_packets.get())
+            .collect();
         assert_eq!(each, [1, 0, 6]);
         assert_eq!(stats.snapshot().get("rx_packets"), 7);
     }

@@ -27,12 +27,12 @@ pub struct World {
 }
 
 impl World {
-    /// With packets under way.
+    /// With packets under way, by one queue: what a driver shows must not depend on the machine's processors.
     pub fn new(arguments: &[&str]) -> Self {
         let stage = Stage::new();
         let backend = stage.backend(0, source(&FRAME.to_string(), 5000, 0));
         let driver = netfront()
-            .args(["-q", "run", "--echo", "--sim"])
+            .args(["-q", "run", "--echo", "--queues", "1", "--sim"])
             .arg(&stage.socket)
             .args(arguments)
             .stdout(Stdio::null())

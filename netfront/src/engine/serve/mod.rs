@@ -57,11 +57,7 @@ impl End {
 /// # Errors
 /// When the consumer fails, or the backend does not answer the goodbye. The backend was told goodbye in
 /// any case.
-pub fn serve(
-    device: Device,
-    consumer: &mut dyn Consumer,
-    service: &Service,
-) -> Result<(), Error> {
+pub fn serve(device: Device, consumer: &mut dyn Consumer, service: &Service) -> Result<(), Error> {
     serve_queues(device, consumer, &mut [], service)
 }
 

@@ -111,7 +111,10 @@ impl Service {
     pub fn snapshots(&self) -> Vec<Snapshot> {
         let queues = self.wakers.lock().map_or(1, |wakers| wakers.len().max(1));
         let all = self.stats.all();
-        all.iter().take(queues).map(|queue| queue.snapshot()).collect()
+        all.iter()
+            .take(queues)
+            .map(|queue| queue.snapshot())
+            .collect()
     }
 
     pub(super) fn enter(&self, device: &mut Device) {
