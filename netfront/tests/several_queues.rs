@@ -33,9 +33,9 @@ fn backend(world: &World, vif: u32, queues: u16, peer: impl Peer + 'static) -> B
     Backend::start(&world.back, config).unwrap()
 }
 
-/// So many frames of twelve flows, which are found on each of a few queues.
+/// So many frames (0: without end) of 64 flows, which are found on each of a few queues.
 fn frames(count: u64) -> Source {
-    let generator = Generator::new(Sizes::Mix, 12).unwrap();
+    let generator = Generator::new(Sizes::Mix, 64).unwrap();
     let pace = Pace {
         rate: 5000,
         burst: 10,
@@ -162,10 +162,10 @@ fn each_queue_has_pages_of_its_own_that_the_backend_keeps_mapped() {
     let backend = backend(&world, 0, 2, frames(400));
     let served = Served::start::<Echo>(&world, 0, 2);
     until("all pages to be mapped", || {
-        served.each("gref_mapped") == [768, 768]
+        let (mapped, granted) = (served.each("gref_mapped"), served.each("pool_granted"));
+        mapped == granted && mapped.len() == 2 && mapped.iter().all(|&pages| pages >= 768)
     });
     all_came(&backend, 400);
-    assert_eq!(served.each("pool_granted"), [768, 768]);
     served.stop();
 }
 
@@ -180,7 +180,10 @@ fn each_queue_has_a_thread_of_its_name_and_none_is_left_after_a_stop() {
     }
     served.stop();
     for queue in 0..3 {
-        assert_eq!(threads(&thread_name(vif, queue)), 0);
+        // The kernel forgets a thread a moment after it was waited for.
+        until("the thread to go", || {
+            threads(&thread_name(vif, queue)) == 0
+        });
     }
     backend.stop().unwrap();
     let counters = world.front.counters();
@@ -275,7 +278,7 @@ fn every_consumer_hears_of_the_link_and_whether_it_has_a_queue() {
 #[test]
 fn a_device_with_more_queues_than_consumers_is_connected_anew_with_as_many() {
     let world = World::with_grant_limit(ROOM);
-    let backend = backend(&world, 0, 4, frames(400));
+    let backend = backend(&world, 0, 4, frames(0));
     let service = Arc::<Service>::default();
     let (front, told) = (world.front.clone(), Arc::clone(&service));
     let serving = thread::spawn(move || {
@@ -284,9 +287,10 @@ fn a_device_with_more_queues_than_consumers_is_connected_anew_with_as_many() {
     });
     until("a connection", || service.link().is_some());
     assert_eq!(service.link().unwrap().queues, 1);
-    all_came(&backend, 400);
+    until("packets", || service.stats().tx_packets.get() > 100);
     service.stop();
     serving.join().unwrap().unwrap();
+    drop(backend);
 }
 
 #[test]
@@ -305,9 +309,10 @@ fn other_threads_may_own_the_queues_that_a_program_takes() {
             all()
         });
     };
+    let receive = &receive;
     thread::scope(|scope| {
         for queue in &mut taken {
-            scope.spawn(|| receive(queue));
+            scope.spawn(move || receive(queue));
         }
         receive(device.queue());
     });
