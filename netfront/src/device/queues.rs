@@ -56,8 +56,12 @@ impl Queues {
             others.collect(),
         )?;
         let mut queues = Self { first, others };
-        for queue in queues.all() {
+        let several = queues.count() > 1;
+        for (number, queue) in (0..).zip(queues.all()) {
             queue.watch_by(Arc::clone(&builder.watch));
+            if several {
+                queue.name_in_traces(number);
+            }
         }
         stats.ends_at(queues.count());
         Ok(queues)

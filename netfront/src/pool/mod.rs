@@ -181,6 +181,14 @@ impl Pool {
             || self.granted >= pages.min(self.config.capacity)
     }
 
+    /// The pages that it has, and those that it was to start with.
+    pub(crate) fn start(&self) -> (usize, usize) {
+        match self.config.policy {
+            PoolPolicy::PerPacket => (0, 0),
+            _ => (self.granted, self.config.capacity),
+        }
+    }
+
     /// Pages of others were freed: what was refused may be granted now.
     pub(crate) fn ask_again(&mut self) {
         self.refused = false;
@@ -188,15 +196,6 @@ impl Pool {
 
     /// What is granted from now on is granted for packets.
     pub(crate) fn settle(&mut self) {
-        if self.refused {
-            // Said only now: as long as queues are given up for one another, a refusal is not the last word.
-            tracing::warn!(
-                granted = self.granted,
-                wanted = self.config.capacity,
-                "a pool starts smaller, since no more pages can be shared; raise \
-                 /sys/module/xen_gntalloc/parameters/limit if it is that limit"
-            );
-        }
         self.grants = 0;
         self.at_start = self.granted;
     }

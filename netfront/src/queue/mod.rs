@@ -196,7 +196,10 @@ impl Queue {
                 Ports::Split { rx, .. } if rx == port => "rx",
                 Ports::Split { .. } => "tx",
             };
-            self.watch.event(&Event::new(ring, what));
+            self.watch.event(&Event {
+                queue: self.rx.number,
+                ..Event::new(ring, what)
+            });
         }
     }
 
@@ -322,6 +325,12 @@ impl Queue {
         self.rx.watch = Arc::clone(&watch);
         self.tx.watch = Arc::clone(&watch);
         self.watch = watch;
+    }
+
+    /// Has traces name the queue: one of several.
+    pub(crate) fn name_in_traces(&mut self, number: u16) {
+        self.rx.number = Some(number);
+        self.tx.number = Some(number);
     }
 
     /// The pools, receive and transmit, for inspection.

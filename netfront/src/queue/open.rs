@@ -191,6 +191,19 @@ pub(crate) fn open_queues(
              /sys/module/xen_gntalloc/parameters/limit"
         );
     }
+    // Said only now: as long as queues are given up for one another, a refusal is not the last word.
+    let (granted, pages) = std::iter::once(&first)
+        .chain(&more)
+        .flat_map(|parts| [parts.rx.start(), parts.tx.start()])
+        .fold((0, 0), |sum, pool| (sum.0 + pool.0, sum.1 + pool.1));
+    if granted < pages {
+        tracing::warn!(
+            granted,
+            wanted = pages,
+            "pools start smaller, since no more pages can be shared; raise \
+             /sys/module/xen_gntalloc/parameters/limit if it is that limit"
+        );
+    }
     let queue = first.finish(peer, config, split, events, stats)?;
     let mut queues = Vec::with_capacity(more.len());
     for (parts, named) in more.into_iter().zip(others) {
