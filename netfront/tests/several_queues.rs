@@ -282,7 +282,9 @@ fn a_device_with_more_queues_than_consumers_is_connected_anew_with_as_many() {
     let service = Arc::<Service>::default();
     let (front, told) = (world.front.clone(), Arc::clone(&service));
     let serving = thread::spawn(move || {
-        let device = Device::builder(0).queues(4).connect(&front)?;
+        let stats = Arc::clone(told.stats());
+        let builder = Device::builder(0).queues(4);
+        let device = builder.connect_counting(&front, stats)?;
         serve(device, &mut Echo::default(), &told)
     });
     until("a connection", || service.link().is_some());

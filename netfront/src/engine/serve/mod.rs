@@ -160,7 +160,7 @@ fn connection(
         consumer.link(device.link())?;
     }
     let mut queues = device.take_queues();
-    let end = thread::scope(|scope| {
+    let end = thread::scope(|scope| -> Result<End, Error> {
         let dismissal = team.dismissal();
         let threads = team.start(scope, device, &mut queues, others, service)?;
         let end = pump(device, first, service, &team);
