@@ -1,10 +1,10 @@
-//! Who polls what, and for how long: the loop around one queue and its consumer.
+//! Who polls what, and for how long: the loop around a queue and its consumer, one thread each.
 //!
 //! One round receives a batch, takes back what was sent, lets the consumer send a batch, publishes once
 //! and notifies at most once. As long as rounds find work nothing sleeps and no event is taken; events
 //! stay masked. When a round finds nothing, the ring is armed, looked at once more, and the thread sleeps.
 //!
-//! That is what [`serve`] does. Beside it stand the parts of an engine for several queues and cores. They are complete and
+//! That is what [`serve`] does, and [`serve_queues`] for each of several queues. Beside it stand the parts of an engine for several queues and cores. They are complete and
 //! tested by themselves, but **the driver's threads do not run on them yet**:
 //!
 //! | module | what it decides |
@@ -38,7 +38,7 @@ use crate::consumer::Consumer;
 use crate::queue::{Queue, Wake};
 use crate::Error;
 
-pub use serve::{serve, Service};
+pub use serve::{serve, serve_queues, Service};
 
 /// Packets of one direction in one round (the kernel's NAPI weight).
 pub const WEIGHT: usize = 64;

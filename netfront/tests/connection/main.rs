@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `handshake` | from any state of the backend to Connected, and what is written on the way |
 //! | `offer` | what is read: features, defaults, addresses, missing keys |
+//! | `queues` | the keys of several queues |
 //! | `changes` | what is reported while connected |
 //! | `closing` | the goodbye, and when pages are freed |
 //! | `service` | a device in service, whose backend breaks the contract or goes |
@@ -15,6 +16,7 @@ mod closing;
 mod common;
 mod handshake;
 mod offer;
+mod queues;
 mod service;
 
 use std::thread::{self, JoinHandle};
