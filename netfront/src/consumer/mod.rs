@@ -58,6 +58,16 @@ pub trait Consumer {
         Ok(())
     }
 
+    /// Of several consumers of a vif, one a queue (see [`crate::engine::serve_queues`]): whether this one has a queue in the connection
+    /// that begins. Without one nothing else is called but [`Self::link`]; a source of packets must give it none then.
+    ///
+    /// # Errors
+    /// If the consumer cannot do so.
+    fn attend(&mut self, has_queue: bool) -> Result<(), Error> {
+        let _ = has_queue;
+        Ok(())
+    }
+
     /// Takes one received packet. It is gone after the call, unless [`Packet::detach`]ed.
     fn deliver(&mut self, packet: &mut Packet<'_>);
 
@@ -88,6 +98,10 @@ pub trait Consumer {
 impl<C: Consumer + ?Sized> Consumer for Box<C> {
     fn link(&mut self, link: &Link) -> Result<(), Error> {
         (**self).link(link)
+    }
+
+    fn attend(&mut self, has_queue: bool) -> Result<(), Error> {
+        (**self).attend(has_queue)
     }
 
     fn deliver(&mut self, packet: &mut Packet<'_>) {

@@ -1,4 +1,4 @@
-//! The control thread: watches the store, grants pages away from the data path, wakes the queue's owner.
+//! The control thread: watches the store, grants pages away from the data path, wakes the owner of the first queue.
 
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,6 @@ use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use crate::connection::{Change, Connection, Offer};
 use crate::control::Mapping;
 use crate::pool::Growth;
-use crate::queue::Queue;
 use crate::waker::Waker;
 use crate::Error;
 
@@ -31,6 +30,14 @@ pub(super) fn thread_name(vif: u32) -> String {
 pub(super) struct Held {
     pub connection: Connection,
     pub mapping: Option<Mapping>,
+}
+
+/// The queues that the thread works for.
+pub(super) struct Served {
+    /// Wakes the owner of the first queue, who hears of changes and tells the others.
+    pub owner: Arc<Waker>,
+    /// Of each queue's pool.
+    pub growths: Vec<Arc<Growth>>,
 }
 
 /// The thread's handle.
@@ -52,7 +59,7 @@ impl Control {
         offer: &Offer,
         vif: u32,
         held: Held,
-        queue: &Queue,
+        served: Served,
     ) -> Result<Self, (Error, Box<Held>)> {
         let waker = match Waker::new() {
             Ok(waker) => Arc::new(waker),
@@ -60,18 +67,18 @@ impl Control {
         };
         let stop = Arc::new(AtomicBool::new(false));
         let news = Arc::new(News::default());
-        let growth = queue.growth();
-        growth.attend(Arc::clone(&waker));
+        for growth in &served.growths {
+            growth.attend(Arc::clone(&waker));
+        }
         let (domain, peer) = (domain.clone(), offer.backend_id);
         let work = {
-            let (queue, news) = (queue.waker(), Arc::clone(&news));
+            let news = Arc::clone(&news);
             let (stop, waker) = (Arc::clone(&stop), Arc::clone(&waker));
             move |held| Watch {
                 domain,
                 peer,
                 held,
-                growth,
-                queue,
+                served,
                 news,
                 stop,
                 waker,
@@ -110,9 +117,9 @@ impl Control {
         self.news.take()
     }
 
-    /// Has the thread read the keys now, although no watch fired.
-    pub fn look(&self) {
-        self.waker.wake();
+    /// Wakes the thread, which reads the keys then, although no watch fired.
+    pub fn waker(&self) -> Arc<Waker> {
+        Arc::clone(&self.waker)
     }
 
     /// Ends the thread and gives back what it had. `None` if the thread has died.
@@ -181,8 +188,7 @@ struct Watch {
     domain: Domain,
     peer: DomId,
     held: Held,
-    growth: Arc<Growth>,
-    queue: Arc<Waker>,
+    served: Served,
     news: Arc<News>,
     stop: Arc<AtomicBool>,
     waker: Arc<Waker>,
@@ -212,13 +218,15 @@ impl Watch {
                     if let Err(corrupt) = mapping.advance(&self.domain, self.peer) {
                         self.over = true;
                         self.news.put(Change::Broken(corrupt));
-                        self.queue.wake();
+                        self.served.owner.wake();
                     }
                 }
                 Some(_) => {}
-                None => self
-                    .growth
-                    .serve(&self.domain, self.peer, Access::ReadWrite),
+                None => {
+                    for growth in &self.served.growths {
+                        growth.serve(&self.domain, self.peer, Access::ReadWrite);
+                    }
+                }
             }
             // A store that has failed is asked again later; its descriptor may be ready for ever.
             let mut listens = !self.over;
@@ -228,7 +236,7 @@ impl Watch {
                     Ok(Some(change)) => {
                         self.over = matches!(change, Change::BackendLeft(_) | Change::Restored);
                         self.news.put(change);
-                        self.queue.wake();
+                        self.served.owner.wake();
                         // Whoever toggles a key without end is followed at a walk.
                         listens = false;
                         calm = Self::TOGGLED;

@@ -5,8 +5,8 @@
 //! stay masked. How many rounds there are before a thread sees to something else, when the ring is asked for the next event,
 //! and what is left in it because nobody has room, is decided by the modules below.
 //!
-//! Two loops stand on them: [`receiver`] for one queue and one consumer, which is what [`serve`] runs, and [`cores`] for
-//! any number of queues on event cores, with workers of their own or without.
+//! Two loops stand on them: [`receiver`] for one queue and one consumer, which is what [`serve`] runs, and [`serve_queues`] for each of
+//! several queues; and [`cores`] for any number of queues on event cores, with workers of their own or without.
 //!
 //! | module | what it decides |
 //! | --- | --- |
@@ -43,7 +43,7 @@ use crate::consumer::Consumer;
 use crate::queue::{Queue, Wake};
 use crate::Error;
 
-pub use serve::{serve, Service};
+pub use serve::{serve, serve_queues, Service};
 
 /// Packets of one direction in one round (the kernel's NAPI weight).
 pub const WEIGHT: usize = 64;

@@ -5,6 +5,7 @@
 //! backend asked. Nothing in these calls allocates, locks, or enters the kernel per packet.
 
 mod config;
+mod open;
 mod rx;
 mod tx;
 
@@ -13,19 +14,20 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hypervisor::{Access, DomId, Domain, EventChannels, Port, SharedPages};
+use hypervisor::{EventChannels, Port, SharedPages};
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use xen_ring::{Notify, Offload};
 
 use crate::packet::Packet;
-use crate::pool::{Growth, Pool, PoolConfig, PoolPolicy};
+use crate::pool::{Growth, Pool};
 use crate::stats::QueueStats;
 use crate::waker::Waker;
 use crate::watch::{copy_slices, Event, Watch, What};
 use crate::{Error, SendError};
 
 pub use config::{Ports, QueueConfig, QueueKeys, Wake};
-use rx::{RxConfig, RxQueue};
+pub(crate) use open::{events_of, open_queues, Named};
+use rx::RxQueue;
 use tx::TxQueue;
 
 /// Events in a row that find nothing, after which the ports are unmasked late.
@@ -56,86 +58,6 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Grants the rings and the pools to `peer` and binds the event channels.
-    ///
-    /// The calling thread becomes the owner. On Xen the interrupt carries its name, so that an
-    /// administrator finds it in /proc/interrupts.
-    ///
-    /// # Errors
-    /// When a page cannot be granted or a channel cannot be bound.
-    pub fn open(
-        domain: &Domain,
-        peer: DomId,
-        config: &QueueConfig,
-        split: bool,
-        stats: Arc<QueueStats>,
-    ) -> Result<Self, Error> {
-        let events = domain.events()?;
-        let tx_ring = domain.share(peer, 1, Access::ReadWrite)?;
-        let rx_ring = domain.share(peer, 1, Access::ReadWrite)?;
-        // A backend learns of our death by the byte and the event that the kernel leaves behind; netif
-        // reserves no byte for it, so only the channel's end tells it.
-        let tx_pool = PoolConfig {
-            capacity: config.tx_pages,
-            limit: config.tx_pages,
-            // The backend only reads what we send: it could not write to these pages if it wanted.
-            access: Access::ReadOnly,
-            policy: match config.policy {
-                PoolPolicy::PerPacket | PoolPolicy::NoRecycle => config.policy,
-                PoolPolicy::Pool | PoolPolicy::CopyAlways => PoolPolicy::Pool,
-            },
-            scrub: false,
-        };
-        let rx_pool = PoolConfig {
-            capacity: config.rx_pages,
-            limit: config.rx_limit,
-            access: Access::ReadWrite,
-            policy: config.policy,
-            scrub: config.scrub,
-        };
-        let [rx_pool, tx_pool] = Pool::pair(domain, peer, [rx_pool, tx_pool])?;
-        let tx = TxQueue::new(tx_ring.page(0), tx_pool);
-        let rx = RxQueue::new(
-            rx_ring.page(0),
-            rx_pool,
-            RxConfig {
-                threshold: config.threshold,
-                untrusted: config.untrusted,
-                policy: config.policy,
-            },
-        );
-        let mut events = events;
-        let ports = if split {
-            Ports::Split {
-                rx: events.bind_unbound(peer)?,
-                tx: events.bind_unbound(peer)?,
-            }
-        } else {
-            Ports::Shared(events.bind_unbound(peer)?)
-        };
-        let mut queue = Self {
-            rx,
-            tx,
-            rings: [tx_ring, rx_ring],
-            events,
-            ports,
-            masked: Vec::with_capacity(2),
-            waker: Arc::new(Waker::new()?),
-            stats,
-            watch: Arc::default(),
-            tx_answered: 0,
-            answered_at_event: 0,
-            spurious: 0,
-            counted: [0; 3],
-        };
-        // Posted before the backend looks: its first packets find their pages.
-        queue.rx.refill(&queue.stats);
-        // Nobody is there yet to be notified.
-        queue.rx.publish();
-        queue.export();
-        Ok(queue)
-    }
-
     /// What to write to the store for this queue.
     pub fn keys(&self) -> QueueKeys {
         QueueKeys {
@@ -274,7 +196,10 @@ impl Queue {
                 Ports::Split { rx, .. } if rx == port => "rx",
                 Ports::Split { .. } => "tx",
             };
-            self.watch.event(&Event::new(ring, what));
+            self.watch.event(&Event {
+                queue: self.rx.number,
+                ..Event::new(ring, what)
+            });
         }
     }
 
@@ -423,6 +348,12 @@ impl Queue {
         self.rx.watch = Arc::clone(&watch);
         self.tx.watch = Arc::clone(&watch);
         self.watch = watch;
+    }
+
+    /// Has traces name the queue: one of several.
+    pub(crate) fn name_in_traces(&mut self, number: u16) {
+        self.rx.number = Some(number);
+        self.tx.number = Some(number);
     }
 
     /// The pools, receive and transmit, for inspection.

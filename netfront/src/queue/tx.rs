@@ -32,6 +32,8 @@ pub(crate) struct TxQueue {
     /// Slots with extra infos that the backend has not answered: it answers these, and no others, with NULL.
     extras: u32,
     pub watch: Arc<Watch>,
+    /// The queue's number for traces, where there are several.
+    pub number: Option<u16>,
     /// Something was pushed since the last publish.
     unpublished: bool,
 }
@@ -47,6 +49,7 @@ impl TxQueue {
             stagger: 0,
             extras: 0,
             watch: Arc::default(),
+            number: None,
             unpublished: false,
         }
     }
@@ -240,6 +243,7 @@ impl TxQueue {
         for (index, fragment) in fragments.iter().enumerate() {
             let last = index + 1 == fragments.len();
             self.watch.event(&Event {
+                queue: self.number,
                 id: Some(fragment.id),
                 gref: Some(fragment.gref),
                 offset: Some(fragment.offset),
@@ -260,6 +264,7 @@ impl TxQueue {
             _ => "error",
         };
         self.watch.event(&Event {
+            queue: self.number,
             id: (status != "null").then_some(id),
             status,
             ..Event::new("tx", What::Response)

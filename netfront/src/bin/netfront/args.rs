@@ -261,6 +261,10 @@ pub struct Run {
 
 #[derive(Debug, Clone, Args)]
 pub struct QueueOptions {
+    /// Queues, each with rings, pages and a thread of its own; fewer where the backend or the limit of shared pages allows no
+    /// more [default: one a processor, 8 at most].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub queues: Option<u16>,
     /// What happens to a page after its packet: pool, per-packet, copy-always or no-recycle.
     #[arg(long, default_value_t = PoolPolicy::Pool)]
     pub policy: PoolPolicy,

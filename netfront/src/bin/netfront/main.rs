@@ -25,6 +25,7 @@ mod args;
 mod bench;
 mod capture;
 mod config;
+mod consumers;
 mod control;
 mod demo;
 mod failure;

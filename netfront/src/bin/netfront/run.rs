@@ -5,18 +5,18 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use netfront::consumer::{Consumer, Echo, Tap};
+use netfront::device::thread_name;
 use netfront::engine::moderation::SharedMode;
 use netfront::engine::receiver::Tuning;
-use netfront::engine::{serve, Service};
+use netfront::engine::{serve_queues, Service};
 use netfront::stats::Snapshot;
 use netfront::{Builder, Device, QueueConfig, Wants};
-use netfront_tap::TapOptions;
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::args::{QueueOptions, Run};
 use crate::config::Loaded;
+use crate::consumers::{consumers, Consumers};
 use crate::control::{self, Subject};
 use crate::failure::{code, Failure};
 use crate::ground::{control_socket, domain};
@@ -27,8 +27,18 @@ use crate::output::say;
 use crate::recording::Recording;
 use crate::takeover::{self, driver::Taken};
 
+/// Queues that a machine of many processors gets without being asked; the kernel's netfront stops there too.
+const QUEUES: usize = 8;
+
 impl QueueOptions {
-    /// How the command line wants the queue.
+    /// How many queues the command line wants.
+    pub fn count(&self) -> usize {
+        let processors = || std::thread::available_parallelism().map_or(1, usize::from);
+        self.queues
+            .map_or_else(|| processors().min(QUEUES), usize::from)
+    }
+
+    /// How the command line wants each queue.
     pub fn config(&self) -> QueueConfig {
         QueueConfig {
             rx_pages: self.rx_pages as usize,
@@ -85,7 +95,11 @@ pub fn drive(mut args: Run, taken: Option<&Arc<Taken>>) -> Result<(), Failure> {
         policy: args.restart_limit,
         ..Tuning::default()
     }));
-    let (consumer, tap) = consumer(&args, taken)?;
+    let Consumers {
+        first,
+        others,
+        taps,
+    } = consumers(&args, taken)?;
     if let Some(taken) = taken {
         taken.watch(&service)?;
     }
@@ -93,7 +107,7 @@ pub fn drive(mut args: Run, taken: Option<&Arc<Taken>>) -> Result<(), Failure> {
         vif: args.vif,
         domain: domain.clone(),
         service: Arc::clone(&service),
-        tap,
+        taps,
         watch: Arc::default(),
         writers: Arc::default(),
         metrics: OnceLock::new(),
@@ -110,6 +124,7 @@ pub fn drive(mut args: Run, taken: Option<&Arc<Taken>>) -> Result<(), Failure> {
     let socket = control::serve(&path, Arc::clone(&subject))?;
     let _metrics = metrics::serve(&args.metrics, &subject)?;
     let builder: Builder = Device::builder(args.vif)
+        .queues(1 + others.len())
         .queue(args.queue.config())
         .wants(args.queue.wants())
         .deadline(Duration::from_secs(args.deadline))
@@ -117,17 +132,17 @@ pub fn drive(mut args: Run, taken: Option<&Arc<Taken>>) -> Result<(), Failure> {
         .watch(Arc::clone(&subject.watch));
 
     let worker = Arc::clone(&service);
-    // The queue's thread opens the event channel handle: the interrupt carries this name.
+    // The first queue's thread opens the event channel handle: the interrupt carries this name.
     let thread = std::thread::Builder::new()
-        .name(format!("nf{}q0", args.vif))
+        .name(thread_name(args.vif, 0))
         .spawn(move || {
-            let mut consumer = consumer;
+            let (mut first, mut others) = (first, others);
             let held = held;
-            match builder.connect_counting(&domain, Arc::clone(worker.stats())) {
+            match builder.connect_counting_each(&domain, Arc::clone(worker.all_stats())) {
                 Ok(device) => {
                     // Nobody hears it only when the main thread has gone.
                     let _ = (&held).write(b"c");
-                    serve(device, consumer.as_mut(), &worker)
+                    serve_queues(device, first.as_mut(), &mut others, &worker)
                 }
                 // Told to stop before it was connected: that is no failure.
                 Err(netfront::Error::Interrupted) if worker.stopping() => Ok(()),
@@ -212,11 +227,12 @@ fn reload(file: &mut Loaded) {
 fn make_room(domain: &netfront::hypervisor::Domain, options: &QueueOptions) {
     const RINGS: usize = 2;
     let config = options.config();
+    let queue = config.rx_limit + config.tx_pages + RINGS;
     let control = match options.no_grant_mapping {
         true => 0,
         false => netfront::control::PAGES,
     };
-    let wanted = config.rx_limit + config.tx_pages + RINGS + control;
+    let wanted = queue * options.count() + control;
     if let Ok(Some(limit)) = domain.grant_limit() {
         if limit < wanted {
             match domain.raise_grant_limit(wanted) {
@@ -314,33 +330,6 @@ impl Bell {
     }
 }
 
-type Chosen = (
-    Box<dyn Consumer + Send>,
-    Option<Arc<netfront::consumer::TapCounters>>,
-);
-
-fn consumer(args: &Run, taken: Option<&Arc<Taken>>) -> Result<Chosen, Failure> {
-    Ok(match &args.tap {
-        Some(name) => {
-            let options = TapOptions {
-                name: name.clone(),
-                ..TapOptions::default()
-            };
-            let device = match &args.netns {
-                Some(namespace) => netfront_tap::Tap::open_in_namespace(namespace, options),
-                None => netfront_tap::Tap::open(options),
-            };
-            let mut tap = Tap::new(device.map_err(netfront::Error::from)?);
-            if let Some(taken) = taken {
-                taken.dress(&mut tap)?;
-            }
-            let counters = tap.counters();
-            (Box::new(tap), Some(counters))
-        }
-        None => (Box::new(Echo::default()), None),
-    })
-}
-
 /// A line a second, on a terminal only: a service's log is no place for it.
 struct Progress {
     shown: Instant,
@@ -367,7 +356,7 @@ impl Progress {
         if !self.terminal || elapsed < Duration::from_millis(900) {
             return;
         }
-        let now = service.stats().snapshot();
+        let now = service.snapshot();
         let delta = now.since(&self.before);
         let seconds = elapsed.as_secs_f64();
         let rate = |packets: &str, bytes: &str| {
