@@ -37,16 +37,17 @@ unpack_debian() {
 
 # unpack_debian_package TREE PACKAGE
 unpack_debian_package() {
-    local name
+    local name without=("${DEBIAN_WITHOUT[@]/#/--exclude=}")
     [ -f "$2" ] || die "apt downloaded no package ${2##*/}" "remove $CACHE and run again"
-    dpkg-deb --fsys-tarfile "$2" | tar -x -C "$1" --keep-directory-symlink --no-same-owner "${DEBIAN_WITHOUT[@]/#/--exclude=}" ||
+    dpkg-deb --fsys-tarfile "$2" | tar -x -C "$1" --keep-directory-symlink --no-same-owner "${without[@]}" ||
         die "cannot unpack $2" "remove it and run again: it is downloaded anew"
-    # The stanza as dpkg would have written it, and the list of files, without which it warns of each package.
+    # The stanza as dpkg would have written it, and the list of files: a folder that stands in one dpkg takes for this
+    # package's, and leaves it when ours goes.
     name=$(dpkg-deb -f "$2" Package)
     dpkg-deb -f "$2" | sed '/^Package:/a Status: install ok installed' >>"$1/var/lib/dpkg/status"
     echo >>"$1/var/lib/dpkg/status"
     [ "$(dpkg-deb -f "$2" Multi-Arch)" != same ] || name=$name:amd64
-    dpkg-deb --fsys-tarfile "$2" | tar -t | sed 's|^\./|/|; s|/$||; s|^$|/.|' >"$1/var/lib/dpkg/info/$name.list"
+    dpkg-deb --fsys-tarfile "$2" | tar -t "${without[@]}" | sed 's|^\./|/|; s|/$||; s|^$|/.|' >"$1/var/lib/dpkg/info/$name.list"
 }
 
 # build_debian_base: what is the same in each run.
@@ -59,8 +60,9 @@ build_debian_base() {
     cp -a "$CACHE/debian" "$tree"
     mkdir -p "$tree"/{dev,proc,sys,run,tmp,root} "$tree"/var/{log,tmp} "$tree/etc/systemd/system/multi-user.target.wants"
     [ -e "$tree/var/run" ] || ln -s /run "$tree/var/run"
-    # An alternative, which a script would have set.
+    # What a script would have set.
     ln -sf mawk "$tree/usr/bin/awk"
+    ln -sf dash "$tree/usr/bin/sh"
 
     put_modules "$tree" xen-evtchn xen-gntalloc xen-gntdev xen-netfront tun
     # Its modprobe reads the index as a program reads it, which busybox' depmod does not write.

@@ -88,19 +88,20 @@ impl Vif {
         let udev = self.root.with_file_name("run/udev");
         let start = Instant::now();
         while start.elapsed() < patience && udev.join("control").exists() {
-            let Some(Interface { name, .. }) = self.interface() else {
+            // What udev knows of an interface it keeps under its number, when its rules are through.
+            let known = self.index().map(|index| udev.join("data").join(index));
+            if known.is_some_and(|file| file.exists()) {
                 return;
-            };
-            let index = fs::read_to_string(self.device().join("net").join(&name).join("ifindex"));
-            // Renamed since it was asked for its name, it is looked for again.
-            if let Ok(index) = index {
-                // What udev knows of an interface it keeps under its number, when its rules are through.
-                if udev.join("data").join(format!("n{}", index.trim())).exists() {
-                    return;
-                }
             }
             std::thread::sleep(TICK);
         }
+    }
+
+    /// The number of its interface, as udev writes it: `n7`. `None` also while it is renamed.
+    fn index(&self) -> Option<String> {
+        let net = self.device().join("net").join(self.interface()?.name);
+        let index = fs::read_to_string(net.join("ifindex")).ok()?;
+        Some(format!("n{}", index.trim()))
     }
 
     /// True if the kernel's driver has made an interface that cannot be seen from this network namespace.
