@@ -17,7 +17,7 @@ use rustix::event::{poll, PollFd, PollFlags, Timespec};
 
 use super::counters::Told;
 use super::floor::{send, Floor, Out};
-use super::running::{EndsAll, Parcel, Running};
+use super::running::{EndsAll, Parcel};
 use super::seat::Seat;
 use super::work::{Frame, Work};
 use super::MAX_QUEUES;
