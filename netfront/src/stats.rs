@@ -1,6 +1,6 @@
 //! Every counter, once. Text, JSON and whatever comes later are views of this table.
 //!
-//! A counter has one writer, the thread that owns the queue (of `gref_mapped` the control thread); others read. So adding is a load and a
+//! A counter has one writer, the thread that owns the queue (of `gref_mapped` and `hash_active` the control thread); others read. So adding is a load and a
 //! store, not an atomic read-modify-write.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -102,6 +102,8 @@ counters! {
     rx_drop_size_mismatch,
     /// GSO packets without csum_blank, repaired.
     rx_gso_checksum_fixup,
+    /// Packets that came with a hash by the backend.
+    rx_hashed,
     /// Packets sent.
     tx_packets,
     /// Bytes of those packets.
@@ -162,10 +164,16 @@ counters! {
     ring_tx_unanswered,
     /// Pages that the backend keeps mapped now, since they were announced over the control ring.
     gref_mapped,
+    /// 1 while the backend hashes what it sends, as it was asked to over the control ring.
+    hash_active,
+    /// Multicast addresses whose packets the backend was asked for.
+    multicast_groups,
+    /// Requests about multicast addresses that the backend refused.
+    multicast_refused,
 }
 
 /// The names of what is a level, which rises and falls. All others count events and only rise.
-pub const LEVELS: [&str; 10] = [
+pub const LEVELS: [&str; 12] = [
     "pool_granted",
     "pool_free",
     "pool_posted",
@@ -176,6 +184,8 @@ pub const LEVELS: [&str; 10] = [
     "ring_rx_posted",
     "ring_tx_unanswered",
     "gref_mapped",
+    "hash_active",
+    "multicast_groups",
 ];
 
 impl QueueStats {

@@ -19,7 +19,8 @@ use std::time::Instant;
 use hypervisor::{Access, DomId, Domain, GrantRef, SharedPages};
 use xen_ring::{ControlMessage, ControlStatus, Corrupt, GrefEntry, GREF_ENTRIES};
 
-use super::{Answer, ControlRing, Fault};
+use super::hash::Step;
+use super::{Answer, ControlRing, Fault, HashConfig};
 use crate::pool::{Growth, Leaving, Order};
 use crate::stats::QueueStats;
 
@@ -46,6 +47,8 @@ enum Job {
     Add(Vec<GrefEntry>, Option<SharedPages>),
     /// Withdraw these, then free them.
     Del(Leaving),
+    /// A step on the way to the backend's hashes.
+    Hash(Step),
 }
 
 /// The announced pages of one connection.
@@ -63,6 +66,8 @@ pub(crate) struct Mapping {
     held: Vec<Leaving>,
     /// A batch for the pool is on its way.
     granting: bool,
+    /// The hashes that are wanted.
+    hash: Option<HashConfig>,
 }
 
 impl Mapping {
@@ -85,7 +90,24 @@ impl Mapping {
             mapped: HashSet::new(),
             held: Vec::new(),
             granting: false,
+            hash: None,
         }
+    }
+
+    /// Also has the backend hash what it sends, if that is wanted; announces no page if not `maps`.
+    pub fn hashing(mut self, hash: Option<HashConfig>, maps: bool) -> Self {
+        if !maps {
+            self.jobs.clear();
+            self.state = State::Off;
+            self.growth.announce(false);
+        }
+        self.stats.hash_active.set(0);
+        if hash.is_some() {
+            // First: whatever comes of the pages, packets are to be steered soon.
+            self.jobs.push_front(Job::Hash(Step::Algorithm));
+        }
+        self.hash = hash;
+        self
     }
 
     /// Does what can be done without waiting: takes what the pool wants, and asks the backend.
@@ -156,6 +178,15 @@ impl Mapping {
     fn begin(&mut self, job: Job) -> Result<(), Fault> {
         let gref = self.ring.list_reference();
         match (job, self.state) {
+            (Job::Hash(_), State::Down) => Ok(()),
+            (Job::Hash(step), _) => {
+                let Some(hash) = &self.hash else {
+                    return Ok(());
+                };
+                self.ring.write_bytes(&hash.page(step));
+                self.doing = Some((Job::Hash(step), 0));
+                self.ring.ask(hash.message(step, gref))
+            }
             (Job::Size, _) => {
                 self.doing = Some((Job::Size, 0));
                 self.ring
@@ -208,6 +239,12 @@ impl Mapping {
 
     /// Judges the answer to what is being done.
     fn finish(&mut self, (status, data): Answer) -> Result<(), Fault> {
+        if let Some((Job::Hash(step), _)) = &self.doing {
+            let step = *step;
+            self.doing = None;
+            self.hashed(step, (status, data));
+            return Ok(());
+        }
         let Some((job, entries)) = &self.doing else {
             return Ok(());
         };
@@ -215,6 +252,8 @@ impl Mapping {
             Job::Size => 8,
             Job::Add(..) => 9,
             Job::Del(_) => 10,
+            // Judged above, by its own rules.
+            Job::Hash(_) => return Ok(()),
         };
         let nonsense = Fault::Nonsense { kind, status, data };
         match (job, status) {
@@ -271,6 +310,27 @@ impl Mapping {
         Ok(())
     }
 
+    /// Goes on to the next step of the hashes, or does without them.
+    fn hashed(&mut self, step: Step, answer: Answer) {
+        let Some(hash) = self.hash.as_ref().filter(|_| step != Step::Off) else {
+            return;
+        };
+        match hash.next(step, answer) {
+            Ok(Some(next)) => self.jobs.push_front(Job::Hash(next)),
+            Ok(None) => {
+                tracing::info!(?hash, "the backend hashes what it sends");
+                self.stats.hash_active.set(1);
+            }
+            Err(refusal) => {
+                tracing::warn!("the backend does not hash: {refusal}");
+                // Half set up, netback would give every packet the same hash.
+                if step != Step::Algorithm {
+                    self.jobs.push_front(Job::Hash(Step::Off));
+                }
+            }
+        }
+    }
+
     /// Nothing is asked any more.
     fn fall(&mut self, fault: &Fault) {
         // Of a broken ring and of a restore tells who ends the connection for it.
@@ -289,7 +349,7 @@ impl Mapping {
                 self.hand_over(grown);
             }
             Some((Job::Del(leaving), _)) => self.held.push(leaving),
-            Some((Job::Size, _)) | None => {}
+            Some((Job::Size | Job::Hash(_), _)) | None => {}
         }
     }
 
@@ -316,6 +376,7 @@ impl Drop for Mapping {
     /// The connection is over, and the backend has let go of all.
     fn drop(&mut self) {
         self.stats.gref_mapped.set(0);
+        self.stats.hash_active.set(0);
     }
 }
 

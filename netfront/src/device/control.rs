@@ -13,7 +13,7 @@ use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use crate::connection::{Change, Connection, Offer};
 use crate::control::Mapping;
 use crate::pool::Growth;
-use crate::queue::Queue;
+use crate::queue::{Filter, Queue};
 use crate::waker::Waker;
 use crate::Error;
 
@@ -58,6 +58,8 @@ impl Control {
             Ok(waker) => Arc::new(waker),
             Err(error) => return Err((error, Box::new(held))),
         };
+        let filter = queue.multicast_filter();
+        filter.attend(Arc::clone(&waker));
         let stop = Arc::new(AtomicBool::new(false));
         let news = Arc::new(News::default());
         let growth = queue.growth();
@@ -71,6 +73,7 @@ impl Control {
                 peer,
                 held,
                 growth,
+                filter,
                 queue,
                 news,
                 stop,
@@ -182,6 +185,7 @@ struct Watch {
     peer: DomId,
     held: Held,
     growth: Arc<Growth>,
+    filter: Arc<Filter>,
     queue: Arc<Waker>,
     news: Arc<News>,
     stop: Arc<AtomicBool>,
@@ -219,6 +223,11 @@ impl Watch {
                 None => self
                     .growth
                     .serve(&self.domain, self.peer, Access::ReadWrite),
+            }
+            if let Some(on) = self.filter.take().filter(|_| !self.over) {
+                if let Err(error) = self.held.connection.filter_multicast(on) {
+                    tracing::warn!("the backend cannot be told about multicast: {error}");
+                }
             }
             // A store that has failed is asked again later; its descriptor may be ready for ever.
             let mut listens = !self.over;

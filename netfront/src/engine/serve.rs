@@ -221,6 +221,9 @@ fn round_unless(
 
 fn pump(device: &mut Device, consumer: &mut dyn Consumer, service: &Service) -> Result<End, Error> {
     consumer.link(device.link())?;
+    if service.connections.load(Ordering::Relaxed) > 1 {
+        consumer.announce(device.queue());
+    }
     let mut turn = 0u32;
     let (mut calm, mut silence) = (Calm::default(), Silence::default());
     loop {

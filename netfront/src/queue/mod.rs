@@ -5,6 +5,7 @@
 //! backend asked. Nothing in these calls allocates, locks, or enters the kernel per packet.
 
 mod config;
+mod multicast;
 mod rx;
 mod tx;
 
@@ -25,6 +26,8 @@ use crate::watch::{copy_slices, Event, Watch, What};
 use crate::{Error, SendError};
 
 pub use config::{Ports, QueueConfig, QueueKeys, Wake};
+pub(crate) use multicast::Filter;
+pub use multicast::{Group, MULTICAST_MAX};
 use rx::{RxConfig, RxQueue};
 use tx::TxQueue;
 

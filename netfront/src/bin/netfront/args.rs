@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use netback_sim::traffic::Sizes;
+use netfront::control::HashKey;
 use netfront::PoolPolicy;
 
 use crate::config::Loaded;
@@ -233,6 +234,18 @@ pub struct Run {
     pub control: Option<PathBuf>,
     #[command(flatten)]
     pub queue: QueueOptions,
+    /// Have the backend send only the multicast packets that the TAP listens to; all of them while it is promiscuous.
+    #[arg(long, conflicts_with_all = ["echo", "netns"])]
+    pub multicast_filter: bool,
+    /// Have the backend hash what it sends by this algorithm (over the control ring), and choose the queue by that.
+    #[arg(long, value_name = "ALGORITHM", value_parser = ["toeplitz"])]
+    pub hash: Option<String>,
+    /// Its key: 80 hexadecimal digits [default: the key of Microsoft's verification suite, which everybody knows].
+    #[arg(long, value_name = "KEY", requires = "hash")]
+    pub hash_key: Option<HashKey>,
+    /// The queue of each remainder of the hash by the length of this list, as in 0,1,0,2 [default: spread over all].
+    #[arg(long, value_name = "QUEUES", value_delimiter = ',', requires = "hash")]
+    pub hash_mapping: Vec<u32>,
     /// Seconds that each step of the handshake may take.
     #[arg(long, default_value_t = 10, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(1..=3600))]

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use netfront::consumer::{Consumer, Echo, Tap};
+use netfront::control::HashConfig;
 use netfront::engine::{serve, Service};
 use netfront::stats::Snapshot;
 use netfront::{Builder, Device, QueueConfig, Wants};
@@ -47,7 +48,29 @@ impl QueueOptions {
             gso: !self.no_gso,
             csum_offload: !self.no_csum,
             grant_mapping: !self.no_grant_mapping,
+            ..Wants::default()
         }
+    }
+}
+
+impl Run {
+    /// What the command line wants of the backend.
+    fn wants(&self) -> Wants {
+        Wants {
+            multicast_filter: self.multicast_filter,
+            ..self.queue.wants()
+        }
+    }
+
+    /// The hashes that the command line wants of it.
+    fn hash(&self) -> Option<HashConfig> {
+        // There is one algorithm.
+        self.hash.as_ref()?;
+        Some(HashConfig {
+            key: self.hash_key.unwrap_or_default(),
+            mapping: self.hash_mapping.clone(),
+            ..HashConfig::default()
+        })
     }
 }
 
@@ -77,7 +100,7 @@ pub fn drive(mut args: Run, taken: Option<&Arc<Taken>>) -> Result<(), Failure> {
         .unwrap_or_else(|| control_socket(args.ground.sim.as_deref(), args.vif));
     // Before anything is created or overwritten.
     control::claim(&path)?;
-    make_room(&domain, &args.queue);
+    make_room(&domain, &args);
     let service = Arc::new(Service::default());
     let (consumer, tap) = consumer(&args, taken)?;
     if let Some(taken) = taken {
@@ -92,7 +115,7 @@ pub fn drive(mut args: Run, taken: Option<&Arc<Taken>>) -> Result<(), Failure> {
         writers: Arc::default(),
         metrics: OnceLock::new(),
         queue: args.queue.config(),
-        wants: args.queue.wants(),
+        wants: args.wants(),
         confirmation: taken.map(|taken| Arc::clone(&taken.confirmation)),
         ringer: bell.ringer()?,
     });
@@ -105,7 +128,8 @@ pub fn drive(mut args: Run, taken: Option<&Arc<Taken>>) -> Result<(), Failure> {
     let _metrics = metrics::serve(&args.metrics, &subject)?;
     let builder: Builder = Device::builder(args.vif)
         .queue(args.queue.config())
-        .wants(args.queue.wants())
+        .wants(args.wants())
+        .hash(args.hash())
         .deadline(Duration::from_secs(args.deadline))
         .interrupt(service.interrupt())
         .watch(Arc::clone(&subject.watch));
@@ -203,10 +227,10 @@ fn reload(file: &mut Loaded) {
 
 /// Raises the limit of shared pages if it is below what was asked for and this is allowed. Otherwise the
 /// pools are smaller, and say so.
-fn make_room(domain: &netfront::hypervisor::Domain, options: &QueueOptions) {
+fn make_room(domain: &netfront::hypervisor::Domain, args: &Run) {
     const RINGS: usize = 2;
-    let config = options.config();
-    let control = match options.no_grant_mapping {
+    let config = args.queue.config();
+    let control = match args.queue.no_grant_mapping && args.hash.is_none() {
         true => 0,
         false => netfront::control::PAGES,
     };
@@ -327,6 +351,14 @@ fn consumer(args: &Run, taken: Option<&Arc<Taken>>) -> Result<Chosen, Failure> {
             let mut tap = Tap::new(device.map_err(netfront::Error::from)?);
             if let Some(taken) = taken {
                 taken.dress(&mut tap)?;
+            }
+            if args.multicast_filter {
+                tap.filter_multicast();
+            }
+            if args.netns.is_none() {
+                // Of the thread that opens the socket, so not those of a TAP in another namespace.
+                let name = tap.name().to_owned();
+                tap.announce_by(move || takeover::addresses(&name));
             }
             let counters = tap.counters();
             (Box::new(tap), Some(counters))
