@@ -6,6 +6,7 @@
 //! | `offer` | what is read: features, defaults, addresses, missing keys |
 //! | `changes` | what is reported while connected |
 //! | `closing` | the goodbye, and when pages are freed |
+//! | `orders` | every pair of states, legal and illegal, from either side |
 //! | `service` | a device in service, whose backend breaks the contract or goes |
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -15,6 +16,7 @@ mod closing;
 mod common;
 mod handshake;
 mod offer;
+mod orders;
 mod service;
 
 use std::thread::{self, JoinHandle};
