@@ -164,9 +164,9 @@ counters! {
     ring_tx_unanswered,
     /// Pages that the backend keeps mapped now, since they were announced over the control ring.
     gref_mapped,
-    /// 1 while the backend hashes what it sends, as it was asked to over the control ring.
+    /// 1 if the backend hashes now what it sends, as it was asked to over the control ring.
     hash_active,
-    /// Multicast addresses whose packets the backend was asked for.
+    /// Multicast addresses whose packets the backend is asked for now.
     multicast_groups,
     /// Requests about multicast addresses that the backend refused.
     multicast_refused,
