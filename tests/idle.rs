@@ -23,7 +23,7 @@ fn an_idle_driver_is_woken_less_than_five_times_a_second_and_still_there() {
             .ok()
             .filter(|&running| running)
     });
-    let run = ["run", "--sim", text, "--echo"];
+    let run = ["run", "--sim", text, "--echo", "--queues", "1"];
     let mut frontend = Process::start("netfront", &run, &directory.path().join("frontend"));
     let connected = || stats(&socket).filter(|report| report["connected"] == true);
     wait_for("a connection", connected);

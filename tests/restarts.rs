@@ -29,7 +29,9 @@ impl Stage {
     }
 
     fn frontend(&self) -> Process {
-        let args = ["run", "--sim", self.socket.to_str().unwrap(), "--echo"];
+        let sim = self.socket.to_str().unwrap();
+        // However many processors there are: what a killed driver held is compared.
+        let args = ["run", "--sim", sim, "--echo", "--queues", "1"];
         Process::start("netfront", &args, &self.log("frontend"))
     }
 

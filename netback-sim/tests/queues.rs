@@ -109,6 +109,23 @@ fn flows_are_spread_over_two_queues_and_none_is_torn() {
     assert_eq!(backend.counters().rx_packets, count);
 }
 
+/// netif.md 2.4: more queues than were offered are fatal.
+#[test]
+fn more_queues_than_were_offered_take_the_vif_down_and_the_reason_names_key_and_limit() {
+    let world = World::new();
+    let backend = world.serve_with(Config {
+        features: features(),
+        ..Config::new(FRONT, Sink::new())
+    });
+    let mut front = Front::prepare(world.guest(), &unfinished(true));
+    front.keys.write("multi-queue-num-queues", 3);
+    front.keys.state(State::Connected);
+    until("a fault", || backend.fault().is_some());
+    let fault = backend.fault().unwrap();
+    let named = fault.contains("multi-queue-num-queues") && fault.contains("from 1 to 2");
+    assert!(named, "{fault}");
+}
+
 #[test]
 fn every_control_message_gets_an_answer() {
     let world = World::new();

@@ -19,8 +19,9 @@ use xen_ring::{
 };
 
 pub use hash::{HashConfig, HashKey, HashKeyError};
-pub(crate) use mapping::{entry, Mapping};
+pub(crate) use mapping::{entry, Announcement, Mapping};
 
+use crate::queue::events_of;
 use crate::Error;
 
 /// How long a backend may take for an answer. It may have a page table to change for each of 512 pages.
@@ -94,16 +95,8 @@ impl ControlRing {
     /// When a page, the channel or a thread cannot be had.
     pub fn open(domain: &Domain, peer: DomId, thread: &str) -> Result<Self, Error> {
         let pages = domain.share(peer, PAGES, Access::ReadWrite)?;
-        // The handle is for the control thread, which starts later, and Linux names an interrupt after the
-        // thread that opened its handle.
-        let mut events = std::thread::scope(|scope| {
-            let opening = std::thread::Builder::new()
-                .name(thread.to_owned())
-                .spawn_scoped(scope, || domain.events())
-                .map_err(Error::io("starting a thread"))?;
-            let gone = || Error::io("opening event channels")(std::io::Error::other("it died"));
-            Ok::<_, Error>(opening.join().map_err(|_| gone())??)
-        })?;
+        // The handle is for the control thread, which starts later.
+        let mut events = events_of(domain, thread)?;
         let port = events.bind_unbound(peer)?;
         Ok(Self {
             ring: FrontRing::new(pages.page(0)),

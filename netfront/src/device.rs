@@ -1,10 +1,14 @@
-//! A connected vif: its queue, its link, and the control thread that watches the store.
+//! A connected vif: its queues, its link, and the control thread that watches the store.
 //!
-//! The thread that calls [`Builder::connect`] owns the queue. A control thread behind it watches the
-//! backend's state, carrier and MTU, grants more pages when the pool runs low, and wakes the owner when
+//! The thread that calls [`Builder::connect`] owns the queues. A control thread behind it watches the
+//! backend's state, carrier and MTU, grants more pages when a pool runs low, and wakes the owner when
 //! something changed.
+//!
+//! There is one queue unless [`Builder::queues`] asks for more. [`crate::engine::serve_queues`] gives each a thread of its
+//! own; a program that does so itself hands out the others by [`Device::take_queues`].
 
 mod control;
+mod queues;
 
 use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
@@ -13,13 +17,16 @@ use std::time::Duration;
 use hypervisor::Domain;
 
 use crate::connection::{Change, Connection, Features, Offer, Wants};
-use crate::queue::{Queue, QueueConfig};
-use crate::stats::QueueStats;
+use crate::queue::QueueConfig;
+use crate::stats::{QueueStats, VifStats};
+use crate::waker::Waker;
 use crate::watch::Watch;
 use crate::Error;
 
 use crate::control::{ControlRing, HashConfig, Mapping};
-use control::{Control, Held};
+use control::{Control, Held, Served};
+pub use queues::thread_name;
+use queues::Queues;
 
 /// How long each step of the handshake may take, unless told otherwise.
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -41,12 +48,15 @@ pub struct Link {
     pub split_event_channels: bool,
     /// True if everything is copied out of shared memory before it is looked at.
     pub untrusted: bool,
+    /// Queues of this connection: as many as were wanted, or as the backend and the limit of shared pages allow.
+    pub queues: usize,
 }
 
 /// How to connect to a vif.
 #[derive(Debug, Clone)]
 pub struct Builder {
     vif: u32,
+    queues: usize,
     queue: QueueConfig,
     wants: Wants,
     hash: Option<HashConfig>,
@@ -60,6 +70,7 @@ impl Builder {
     pub fn new(vif: u32) -> Self {
         Self {
             vif,
+            queues: 1,
             queue: QueueConfig::default(),
             wants: Wants::default(),
             hash: None,
@@ -69,7 +80,15 @@ impl Builder {
         }
     }
 
-    /// How the queue and its pools are made.
+    /// So many queues, if the backend serves as many and the limit of shared pages is enough for them; otherwise as many as
+    /// it can be. 0 counts as 1.
+    #[must_use]
+    pub fn queues(mut self, most: usize) -> Self {
+        self.queues = most.max(1);
+        self
+    }
+
+    /// How each queue and its pools are made.
     #[must_use]
     pub fn queue(mut self, config: QueueConfig) -> Self {
         self.queue = config;
@@ -134,6 +153,18 @@ impl Builder {
         domain: &Domain,
         stats: Arc<QueueStats>,
     ) -> Result<Device, Error> {
+        self.connect_counting_each(domain, Arc::new(VifStats::beginning_with(stats)))
+    }
+
+    /// The same for several queues.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub fn connect_counting_each(
+        &self,
+        domain: &Domain,
+        stats: Arc<VifStats>,
+    ) -> Result<Device, Error> {
         loop {
             let known = domain.look_for_restore()?;
             let connection = Connection::open(domain, self.vif)?;
@@ -162,9 +193,10 @@ pub struct Device {
     domain: Domain,
     builder: Builder,
     link: Link,
-    // Before the queue: dropped first, it says goodbye to the backend while the pages are still granted.
+    // Before the queues: dropped first, it says goodbye to the backend while the pages are still granted.
     control: Control,
-    queue: Queue,
+    queues: Queues,
+    stats: Arc<VifStats>,
 }
 
 impl Device {
@@ -177,7 +209,7 @@ impl Device {
         domain: &Domain,
         builder: &Builder,
         mut connection: Connection,
-        stats: Arc<QueueStats>,
+        stats: Arc<VifStats>,
     ) -> Result<Self, Error> {
         connection.interrupt_by(Arc::clone(&builder.interrupt));
         let offer = connection.prepare(builder.deadline)?;
@@ -191,18 +223,17 @@ impl Device {
             gso: builder.wants.gso && builder.wants.sg,
             ..builder.wants
         };
-        stats.restores.set(domain.restores());
+        stats.first().restores.set(domain.restores());
         // First: its two pages are few, and the pools take what is left.
         let control_ring = open_control_ring(domain, builder, &offer);
         connection.control_ring(control_ring.as_ref().map(ControlRing::keys));
-        let mut queue = Queue::open(domain, offer.backend_id, &config, split, stats)?;
-        queue.watch_by(Arc::clone(&builder.watch));
+        let mut queues = Queues::open(domain, builder, &offer, &config, split, &stats)?;
         let met = connection
-            .publish(&queue.keys(), &offer.features, &wants)
+            .publish_queues(&queues.keys(), &offer.features, &wants)
             .and_then(|()| connection.wait_connected(builder.deadline))
-            .and_then(|()| queue.kick());
+            .and_then(|()| queues.kick());
         if let Err(error) = met {
-            goodbye(connection, &mut queue, builder.deadline);
+            goodbye(connection, &mut queues, builder.deadline);
             return Err(error);
         }
         // A cable that is out, or an MTU that changed since the offer was read, will not be told again.
@@ -215,31 +246,36 @@ impl Device {
             features: offer.features,
             split_event_channels: split,
             untrusted: config.untrusted,
+            queues: queues.count(),
         };
         tracing::info!(
             backend = %offer.backend_id,
             mtu,
+            queues = link.queues,
             split,
             untrusted = config.untrusted,
             "vif {} is connected", builder.vif
         );
         let mapping = control_ring.map(|ring| {
-            let stats = Arc::clone(queue.stats());
-            Mapping::new(ring, queue.announcement(), queue.growth(), stats)
-                .hashing(builder.hash.clone(), builder.maps())
+            Mapping::new(ring, queues.announcements()).hashing(builder.hash.clone(), builder.maps())
         });
         let held = Held {
             connection,
             mapping,
         };
-        let control = match Control::start(domain, &offer, builder.vif, held, &queue) {
+        let served = Served {
+            owner: queues.first.waker(),
+            growths: queues.all().map(|queue| queue.growth()).collect(),
+            filter: queues.first.multicast_filter(),
+        };
+        let control = match Control::start(domain, &offer, builder.vif, held, served) {
             Ok(control) => control,
             Err((error, held)) => {
                 let Held {
                     connection,
                     mapping,
                 } = *held;
-                goodbye(connection, &mut queue, builder.deadline);
+                goodbye(connection, &mut queues, builder.deadline);
                 drop(mapping);
                 return Err(error);
             }
@@ -249,13 +285,19 @@ impl Device {
             builder: builder.clone(),
             link,
             control,
-            queue,
+            queues,
+            stats,
         })
     }
 
-    /// The queue. Only the thread that connected may use it.
-    pub fn queue(&mut self) -> &mut Queue {
-        &mut self.queue
+    /// The number of the vif.
+    pub fn vif(&self) -> u32 {
+        self.builder.vif
+    }
+
+    /// The counters of each queue, which go on over reconnects.
+    pub fn stats(&self) -> &Arc<VifStats> {
+        &self.stats
     }
 
     /// What was negotiated.
@@ -276,10 +318,10 @@ impl Device {
         Some(change)
     }
 
-    /// Has the keys in the store read now, although no watch fired: the backend does not answer, and a restore or
-    /// its end would be a reason.
-    pub(crate) fn look(&self) {
-        self.control.look();
+    /// Woken, the control thread reads the keys in the store, although no watch fired: for whoever finds that the
+    /// backend does not answer. A restore or its end would be a reason.
+    pub(crate) fn control_waker(&self) -> Arc<Waker> {
+        self.control.waker()
     }
 
     /// Closes what is left of the connection, frees every page and negotiates everything anew: nothing is
@@ -297,12 +339,12 @@ impl Device {
         let Self {
             domain,
             builder,
-            mut queue,
+            mut queues,
             control,
+            stats,
             ..
         } = self;
-        let stats = Arc::clone(queue.stats());
-        queue.stop();
+        queues.stop();
         let mut error = None;
         let mut held = control.stop();
         if let Some(Held { connection, .. }) = &mut held {
@@ -315,8 +357,8 @@ impl Device {
         }
         // Freed only now: the backend has let go, or had its time. What it still maps the kernel keeps
         // from being used again.
-        drop((queue, held));
-        stats.restores.set(domain.restores());
+        drop((queues, held));
+        stats.first().restores.set(domain.restores());
         Reconnect {
             domain,
             builder,
@@ -351,8 +393,8 @@ fn open_control_ring(domain: &Domain, builder: &Builder, offer: &Offer) -> Optio
 
 /// After a handshake that failed. The backend may have mapped the rings: it lets go of them before they are
 /// freed, and whoever interrupts the handshake waits for that.
-fn goodbye(mut connection: Connection, queue: &mut Queue, deadline: Duration) {
-    queue.stop();
+fn goodbye(mut connection: Connection, queues: &mut Queues, deadline: Duration) {
+    queues.stop();
     connection.interrupt_by(Arc::default());
     if let Err(error) = connection.close(deadline) {
         tracing::debug!("closing after a failed handshake: {error}");
@@ -364,7 +406,7 @@ fn goodbye(mut connection: Connection, queue: &mut Queue, deadline: Duration) {
 pub struct Reconnect {
     domain: Domain,
     builder: Builder,
-    stats: Arc<QueueStats>,
+    stats: Arc<VifStats>,
     /// Why the last attempt failed, if it did.
     pub error: Option<Error>,
 }
@@ -391,8 +433,13 @@ impl Reconnect {
         })
     }
 
-    /// The counters, which go on with the next connection.
+    /// Asks for so many queues at most from now on.
+    pub(crate) fn at_most(&mut self, queues: usize) {
+        self.builder.queues = self.builder.queues.min(queues.max(1));
+    }
+
+    /// The counters of the first queue, which go on with the next connection, as all do.
     pub fn stats(&self) -> &Arc<QueueStats> {
-        &self.stats
+        self.stats.first()
     }
 }

@@ -61,6 +61,26 @@
 //!
 //! Who has a [`Consumer`] instead of a loop leaves all of this, reconnects included, to [`engine::serve`].
 //!
+//! # Several queues
+//!
+//! [`Builder::queues`] asks for more than one, each for a thread of its own; the backend and the limit of shared pages may
+//! allow fewer, as [`Link::queues`] tells. [`engine::serve_queues`] starts the threads, with a consumer each:
+//!
+//! ```no_run
+//! use netfront::consumer::{Consumer, Echo};
+//! use netfront::engine::{serve_queues, Service};
+//! use netfront::Device;
+//!
+//! # fn main() -> Result<(), netfront::Error> {
+//! let xen = netfront::hypervisor::Domain::xen()?;
+//! let device = Device::builder(0).queues(2).connect(&xen)?;
+//! let mut others: Vec<Box<dyn Consumer + Send>> = vec![Box::new(Echo::default())];
+//! serve_queues(device, &mut Echo::default(), &mut others, &Service::default())
+//! # }
+//! ```
+//!
+//! A program with threads of its own gives them the queues that [`Device::take_queues`] hands out.
+//!
 //! # Without Xen
 //!
 //! Nothing but the domain differs on the simulated Xen (feature `sim`), on any Linux machine, as a user. It can be in
@@ -301,6 +321,6 @@ pub use hypervisor;
 pub use packet::{OwnedPacket, Packet};
 pub use pool::{Lease, PoolPolicy};
 pub use queue::{Queue, QueueConfig, Wake};
-pub use stats::QueueStats;
+pub use stats::{QueueStats, VifStats};
 pub use waker::Waker;
 pub use xen_ring::{Checksum, Corrupt, Gso, GsoKind, Offload};

@@ -3,9 +3,13 @@
 //! A counter has one writer, the thread that owns the queue (of `gref_mapped` and `hash_active` the control thread); others read. So adding is a load and a
 //! store, not an atomic read-modify-write.
 
+mod vif;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use xen_ring::PacketFault;
+
+pub use vif::VifStats;
 
 /// A counter with one writer and any number of readers.
 #[derive(Debug, Default)]
@@ -136,6 +140,22 @@ counters! {
     wakeups,
     /// Calls of poll and reads of the waker. What the event channels take, the hypervisor's counters say.
     polls,
+    /// Rounds of the receive engine: batches of at most 64 packets each way.
+    engine_rounds,
+    /// Activations: runs of rounds, after which the thread sees to everything else.
+    engine_activations,
+    /// Rounds that ended for their budget of packets, with packets left.
+    engine_budget_squeezes,
+    /// Activations that ended for their time (2 ms), with packets left.
+    engine_time_squeezes,
+    /// Activations that ended with packets left, whatever the reason.
+    engine_hand_overs,
+    /// Times that packets were left in the receive ring, since their consumer was behind.
+    engine_held,
+    /// Packets dropped, since their consumer was behind for longer than they may be held.
+    engine_dropped,
+    /// Times that the thread slept for a short time without asking the backend for an event.
+    engine_looks,
     /// Times that the domain was found to have been restored or migrated.
     restores,
     /// Grants made after the start.
@@ -164,6 +184,8 @@ counters! {
     ring_tx_unanswered,
     /// Pages that the backend keeps mapped now, since they were announced over the control ring.
     gref_mapped,
+    /// Rounds that the next activation may do.
+    engine_limit,
     /// 1 if the backend hashes now what it sends, as it was asked to over the control ring.
     hash_active,
     /// Multicast addresses whose packets the backend is asked for now.
@@ -173,7 +195,7 @@ counters! {
 }
 
 /// The names of what is a level, which rises and falls. All others count events and only rise.
-pub const LEVELS: [&str; 12] = [
+pub const LEVELS: [&str; 13] = [
     "pool_granted",
     "pool_free",
     "pool_posted",
@@ -184,11 +206,33 @@ pub const LEVELS: [&str; 12] = [
     "ring_rx_posted",
     "ring_tx_unanswered",
     "gref_mapped",
+    "engine_limit",
     "hash_active",
     "multicast_groups",
 ];
 
 impl QueueStats {
+    /// Sets all levels to 0: the queue is not there any more. What was counted stays.
+    pub(crate) fn clear_levels(&self) {
+        for level in [
+            &self.pool_granted,
+            &self.pool_free,
+            &self.pool_posted,
+            &self.pool_leased,
+            &self.pool_quarantined,
+            &self.pool_grown,
+            &self.pool_limit,
+            &self.ring_rx_posted,
+            &self.ring_tx_unanswered,
+            &self.gref_mapped,
+            &self.engine_limit,
+            &self.hash_active,
+            &self.multicast_groups,
+        ] {
+            level.set(0);
+        }
+    }
+
     /// The counter of a packet that was dropped for this reason.
     pub fn dropped(&self, fault: PacketFault) -> &Counter {
         match fault {
@@ -219,6 +263,20 @@ impl Snapshot {
             .iter()
             .find(|(key, _)| *key == name)
             .map_or(0, |(_, value)| *value)
+    }
+
+    /// Adds what another one has, counter by counter: the sum over several queues. Of `engine_limit` it is the highest.
+    pub fn add(&mut self, other: &Self) {
+        if self.0.is_empty() {
+            self.0.clone_from(&other.0);
+            return;
+        }
+        for (name, value) in &mut self.0 {
+            *value = match *name {
+                "engine_limit" => other.get(name).max(*value),
+                _ => value.wrapping_add(other.get(name)),
+            };
+        }
     }
 
     /// What was counted since `earlier`.
@@ -261,6 +319,35 @@ mod tests {
         let names: BTreeSet<_> = table.iter().map(|(name, _, _)| name).collect();
         assert_eq!(names.len(), table.len());
         assert!(table.iter().all(|(_, _, meaning)| meaning.ends_with('.')));
+    }
+
+    #[test]
+    fn a_queue_that_is_gone_has_no_levels_and_keeps_what_it_counted() {
+        let stats = QueueStats::default();
+        for name in LEVELS {
+            let level = stats.table().iter().position(|&(known, ..)| known == name);
+            assert!(level.is_some(), "{name}");
+        }
+        stats.rx_packets.add(3);
+        stats.pool_free.set(9);
+        stats.gref_mapped.set(9);
+        stats.clear_levels();
+        let now = stats.snapshot();
+        assert!(LEVELS.iter().all(|name| now.get(name) == 0), "{now:?}");
+        assert_eq!(now.get("rx_packets"), 3);
+    }
+
+    #[test]
+    fn a_sum_has_every_counter_of_all_queues() {
+        let (one, two) = (QueueStats::default(), QueueStats::default());
+        one.rx_packets.add(3);
+        two.rx_packets.add(4);
+        two.tx_stopped.add(1);
+        let mut sum = Snapshot::default();
+        sum.add(&one.snapshot());
+        sum.add(&two.snapshot());
+        assert_eq!((sum.get("rx_packets"), sum.get("tx_stopped")), (7, 1));
+        assert_eq!(sum.0.len(), one.snapshot().0.len());
     }
 
     #[test]

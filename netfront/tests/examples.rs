@@ -153,6 +153,57 @@ fn count_prints_packets_and_bytes_a_second() {
     assert!(counted, "packets were sent all the time");
 }
 
+/// Datagrams with the numbers of `receive`, to its address.
+fn numbered(number: u64) -> Vec<u8> {
+    let mut udp = vec![0x30, 0x39, 0x23, 0x28, 0, 26, 0, 0];
+    udp.extend(number.to_be_bytes());
+    udp.extend([0; 10]);
+    ipv4(17, &udp)
+}
+
+/// K-12, L-16: with workers and without, what came is counted, what is missing is told, and ARP is answered.
+#[test]
+fn receive_counts_datagrams_on_its_cores_and_tells_what_was_lost() {
+    let program = example("receive");
+    for workers in ["0", "2"] {
+        let (guest, to_guest) = mpsc::channel();
+        let (from_guest, wire) = mpsc::channel();
+        let world = Stage::new();
+        let wire_end = Wire {
+            to_guest,
+            from_guest,
+        };
+        let _backend = world.backend(0, wire_end);
+        let arguments = ["--address", "10.0.0.2", "--workers", workers, "--json"];
+        let mut receive = Guest::start(&program, &world.socket, &arguments);
+        assert_eq!(receive.line(), "receiving for 10.0.0.2:9000\n");
+        let mut arp = [&[0xff; 6][..], &PEER, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1]].concat();
+        arp.extend([&PEER[..], &[10, 0, 0, 9], &[0; 6], &[10, 0, 0, 2]].concat());
+        let ask = || {
+            guest.send(arp.clone()).unwrap();
+            wire.recv_timeout(PATIENCE).expect("an answer")
+        };
+        let answer = ask();
+        assert_eq!(answer[..12], [&PEER[..], &MAC].concat());
+        assert_eq!(answer[20..22], [0, 2]);
+        // Every tenth is missing.
+        for number in (0..1000).filter(|number| number % 10 != 3) {
+            guest.send(numbered(number)).unwrap();
+            if number % 20 == 0 {
+                // The backend has taken what was sent before: it holds so many and no more.
+                ask();
+            }
+        }
+        guest.send(numbered(u64::MAX)).unwrap();
+        let report: serde_json::Value = serde_json::from_str(&receive.line()).unwrap();
+        assert_eq!(report["delivered"], 900, "{report}");
+        assert_eq!(report["lost"], 100, "{report}");
+        assert_eq!(report["out_of_order"], 0, "{report}");
+        assert!(report["rounds"].as_u64().unwrap() > 0, "{report}");
+        receive.finish();
+    }
+}
+
 #[test]
 fn capture_writes_a_file_that_can_be_read() {
     let program = example("capture");

@@ -13,9 +13,7 @@ use std::time::Duration;
 
 use common::toolstack::Toolstack;
 use common::{frame, until, World};
-use hypervisor::{GrantRef, Port};
 use netfront::engine::{serve, Service};
-use netfront::queue::{Ports, QueueKeys};
 use netfront::{Consumer, Device, Error, Offload, Packet, Queue};
 
 /// How often the control thread of vif 0 has slept so far. Each question to the store makes it wait once.
@@ -71,15 +69,8 @@ fn the_store_is_left_alone_until_a_packet_stays_unanswered_and_then_asked_at_onc
             serve(device, &mut Sender(told), &service)
         })
     };
-    toolstack.wait_front("4");
-    let mut number = |key| toolstack.read_front(key).unwrap().parse().unwrap();
-    let keys = QueueKeys {
-        tx_ring: GrantRef(number("tx-ring-ref")),
-        rx_ring: GrantRef(number("rx-ring-ref")),
-        ports: Ports::Shared(Port(number("event-channel"))),
-    };
     // It takes nothing and answers nothing.
-    let back = world.attach(&keys);
+    let back = world.attach(&toolstack.published());
     toolstack.back("state", 4);
     until("the connection", || {
         service.connections.load(Ordering::Relaxed) == 1

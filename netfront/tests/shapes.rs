@@ -151,7 +151,7 @@ fn what_a_driver_answers_that_is_told_something_has_the_names_that_scripts_know(
         file.to_str().unwrap(),
     ];
     kept.both(&world, "capture", &capture);
-    for order in ["kick", "pause", "resume"] {
+    for order in ["kick", "pause", "resume", "mode"] {
         kept.both(&world, order, &[order]);
     }
     kept.json("stop", &world.text(&["stop", "--json"]));

@@ -83,10 +83,11 @@ revision() {
     printf '%s' "$revision"
 }
 
+ROOT=$CACHE/root
+LIBRARY_PATH=$ROOT/lib/x86_64-linux-gnu:$ROOT/usr/lib/x86_64-linux-gnu:$ROOT/usr/lib/xen-4.17/lib/x86_64-linux-gnu
+
 prepare_packages() {
     local wanted
-    ROOT=$CACHE/root
-    LIBRARY_PATH=$ROOT/lib/x86_64-linux-gnu:$ROOT/usr/lib/x86_64-linux-gnu:$ROOT/usr/lib/xen-4.17/lib/x86_64-linux-gnu
     wanted=$(sha256sum <"$LAB/packages")
     if [ ! -d "$ROOT" ] || [ "$(cat "$CACHE/root.is" 2>/dev/null)" != "$wanted" ]; then
         say "packages: downloading (once; about 145 MB)"
@@ -95,7 +96,14 @@ prepare_packages() {
         unpack_packages
         printf '%s\n' "$wanted" >"$CACHE/root.is"
     fi
-    KERNEL=$(basename "$(echo "$ROOT"/lib/modules/*)")
+    KERNEL=$(kernel_release)
+}
+
+kernel_release() { basename "$(echo "$ROOT"/lib/modules/*)"; }
+
+# know_packages: what the cache holds, for this run and for its results.
+know_packages() {
+    KERNEL=$(kernel_release)
     QEMU_VERSION=$(tool qemu-system-x86_64 --version | sed -n '1s/^QEMU emulator version \([^ ]*\).*/\1/p')
     say "packages: Xen 4.17, Linux $KERNEL, QEMU $QEMU_VERSION"
     # With the results: figures without the versions that made them are worth little.

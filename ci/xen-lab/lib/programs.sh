@@ -10,12 +10,14 @@ wanted() {
     return 1
 }
 
-# Builds what the scenarios of this run need; sets NETFRONT_BIN, NETBACK_SIM_BIN, CONFORMANCE_BIN, ECHO_BIN
-# and PACKAGE.
+# Builds what the scenarios of this run need; sets NETFRONT_BIN, NETBACK_SIM_BIN, CONFORMANCE_BIN, ECHO_BIN,
+# RECEIVE_BIN, DATAGRAMS_BIN and PACKAGE.
 prepare_programs() {
     local target=${CARGO_TARGET_DIR:-$REPOSITORY/target}
     CONFORMANCE_BIN=
     ECHO_BIN=
+    RECEIVE_BIN=
+    DATAGRAMS_BIN=
     if [ -z "${NETFRONT_BIN:-}" ] || [ -z "${NETBACK_SIM_BIN:-}" ]; then
         build "netfront and netback-sim" build --release --locked -p netfront -p netback-sim
         NETFRONT_BIN=${NETFRONT_BIN:-$target/release/netfront}
@@ -26,6 +28,11 @@ prepare_programs() {
     if wanted library; then
         build "the example echo" build --release --locked -p netfront --example echo
         ECHO_BIN=$target/release/examples/echo
+    fi
+    if wanted livelock; then
+        build "the examples receive and datagrams" build --release --locked -p netfront --example receive --example datagrams
+        RECEIVE_BIN=$target/release/examples/receive
+        DATAGRAMS_BIN=$target/release/examples/datagrams
     fi
     PACKAGE=
     if wanted package; then build_package; fi
@@ -65,7 +72,7 @@ build_conformance() {
 put_netfront() { put_host_program "$1" "$NETFRONT_BIN" /bin/netfront; }
 put_netback_sim() { put_host_program "$1" "$NETBACK_SIM_BIN" /bin/netback-sim; }
 
-# put_guest_programs TREE: the conformance test and the example, in /lab/programs of the guest; the package.
+# put_guest_programs TREE: the conformance test and the examples, in /lab/programs of the guest; the package.
 put_guest_programs() {
     [ -z "$CONFORMANCE_BIN" ] || put_host_program "$1" "$CONFORMANCE_BIN" /lab/programs/conformance
     # Unpacked; and who runs a program with few rights, from the host, since the image's busybox has none that can.
@@ -75,12 +82,15 @@ put_guest_programs() {
         put_program "$1" libcap-ng.so.0
     fi
     [ -z "$ECHO_BIN" ] || put_host_program "$1" "$ECHO_BIN" /lab/programs/echo
+    [ -z "$RECEIVE_BIN" ] || put_host_program "$1" "$RECEIVE_BIN" /lab/programs/receive
+    [ -z "$DATAGRAMS_BIN" ] || put_host_program "$1" "$DATAGRAMS_BIN" /lab/programs/datagrams
 }
 
-# put_extra_programs TREE: the conformance test, and what XEN_LAB_EXTRA_DOM0 names, in /lab/programs of dom0.
+# put_extra_programs TREE: the conformance test, the sender of datagrams, and what XEN_LAB_EXTRA_DOM0 names, in /lab/programs of dom0.
 put_extra_programs() {
     local program
     [ -z "$CONFORMANCE_BIN" ] || put_host_program "$1" "$CONFORMANCE_BIN" /lab/programs/conformance
+    [ -z "$DATAGRAMS_BIN" ] || put_host_program "$1" "$DATAGRAMS_BIN" /lab/programs/datagrams
     for program in ${XEN_LAB_EXTRA_DOM0:-}; do
         [ -f "$program" ] || die "no file $program, named in XEN_LAB_EXTRA_DOM0" "it is a list of paths with spaces between"
         put_host_program "$1" "$program" "/lab/programs/$(basename "$program")"

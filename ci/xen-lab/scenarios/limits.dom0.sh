@@ -36,7 +36,7 @@ check "gntalloc's limit after that" 400 "$(guest front_limit)"
 pool=$(guest front_pool)
 check_at_least "pages of its pools at a limit of 400" 300 "$pool"
 [ "$pool" -le 400 ] || fail "pools at a limit of 400: found $pool pages"
-guest_must "front_said 'a pool starts smaller'"
+guest_must "front_said 'pools start smaller'"
 saw "a limit of 400: works with $pool pages"
 stops
 # 3: nothing to work with: exactly why, and the command that helps.

@@ -81,6 +81,19 @@ pub const STALE: [&str; 18] = [
     "feature-persistent",
 ];
 
+/// The directory of one of several queues, in the frontend's.
+pub fn queue(number: usize) -> String {
+    format!("{QUEUE}{number}")
+}
+
+const QUEUE: &str = "queue-";
+
+/// Whether a node of the frontend's directory is that of a queue.
+pub fn is_queue(name: &str) -> bool {
+    let number = name.strip_prefix(QUEUE);
+    number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 /// The value that stands for a state.
 pub fn state_value(state: XenbusState) -> String {
     state.number().to_string()

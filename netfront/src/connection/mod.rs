@@ -276,7 +276,7 @@ impl Connection {
         match self.close_until(Instant::now() + deadline) {
             Err(error) if error.is_restore() => Ok(()),
             closed => {
-                let removed = self.remove_control_keys();
+                let removed = self.remove_lasting_keys();
                 closed.and(removed)
             }
         }

@@ -23,19 +23,21 @@ impl Connection {
         offer: &Features,
         wants: &Wants,
     ) -> Result<(), Error> {
+        self.publish_queues(std::slice::from_ref(queue), offer, wants)
+    }
+
+    /// The same for several queues, never more than the backend offers: it would give up the vif.
+    ///
+    /// # Errors
+    /// As [`Self::publish`].
+    pub fn publish_queues(
+        &mut self,
+        queues: &[QueueKeys],
+        offer: &Features,
+        wants: &Wants,
+    ) -> Result<(), Error> {
         self.remove_keys()?;
-        if offer.max_queues > 1 {
-            self.put(keys::MULTI_QUEUE_NUM_QUEUES, 1)?;
-        }
-        self.put(keys::TX_RING_REF, queue.tx_ring.0)?;
-        self.put(keys::RX_RING_REF, queue.rx_ring.0)?;
-        match queue.ports {
-            Ports::Shared(port) => self.put(keys::EVENT_CHANNEL, port.0)?,
-            Ports::Split { rx, tx } => {
-                self.put(keys::EVENT_CHANNEL_TX, tx.0)?;
-                self.put(keys::EVENT_CHANNEL_RX, rx.0)?;
-            }
-        }
+        self.put_queues(queues, offer)?;
         if let Some(ControlKeys { ring, port }) = self.control {
             self.put(keys::CTRL_RING_REF, ring.0)?;
             self.put(keys::EVENT_CHANNEL_CTRL, port.0)?;
@@ -75,6 +77,29 @@ impl Connection {
         self.put(keys::REQUEST_MULTICAST_CONTROL, u32::from(on))
     }
 
+    /// The rings and channels: of one queue in the frontend's directory itself, of several each in one of its own.
+    fn put_queues(&mut self, queues: &[QueueKeys], offer: &Features) -> Result<(), Error> {
+        if offer.max_queues > 1 {
+            self.put(keys::MULTI_QUEUE_NUM_QUEUES, queues.len() as u32)?;
+        }
+        for (number, queue) in queues.iter().enumerate() {
+            let key = |name: &str| match queues.len() {
+                1 => name.to_owned(),
+                _ => keys::join(&keys::queue(number), name),
+            };
+            self.put(&key(keys::TX_RING_REF), queue.tx_ring.0)?;
+            self.put(&key(keys::RX_RING_REF), queue.rx_ring.0)?;
+            match queue.ports {
+                Ports::Shared(port) => self.put(&key(keys::EVENT_CHANNEL), port.0)?,
+                Ports::Split { rx, tx } => {
+                    self.put(&key(keys::EVENT_CHANNEL_TX), tx.0)?;
+                    self.put(&key(keys::EVENT_CHANNEL_RX), rx.0)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn put(&mut self, key: &str, value: u32) -> Result<(), Error> {
         Ok(self
             .store
@@ -92,11 +117,16 @@ impl Connection {
         self.remove_keys()
     }
 
-    /// The kernel's netfront has no control ring and removes no keys of one: netback would try to map ours,
-    /// which is gone, and give up the next connection.
-    pub(super) fn remove_control_keys(&mut self) -> Result<(), Error> {
+    /// What the next driver may not write, and so would leave as it is. The kernel's netfront has no control ring and
+    /// removes no keys of one: netback would try to map ours, which is gone, and give up the next connection. A
+    /// driver that knows of one queue only writes no number of them.
+    pub(super) fn remove_lasting_keys(&mut self) -> Result<(), Error> {
         if std::mem::take(&mut self.published) {
-            for key in [keys::CTRL_RING_REF, keys::EVENT_CHANNEL_CTRL] {
+            for key in [
+                keys::CTRL_RING_REF,
+                keys::EVENT_CHANNEL_CTRL,
+                keys::MULTI_QUEUE_NUM_QUEUES,
+            ] {
                 self.store.remove(&keys::join(&self.frontend, key))?;
             }
         }
@@ -106,6 +136,12 @@ impl Connection {
     fn remove_keys(&mut self) -> Result<(), Error> {
         for key in keys::STALE {
             self.store.remove(&keys::join(&self.frontend, key))?;
+        }
+        // As many as an earlier driver had.
+        for key in self.store.list(&self.frontend)? {
+            if keys::is_queue(&key) {
+                self.store.remove(&keys::join(&self.frontend, &key))?;
+            }
         }
         Ok(())
     }

@@ -40,8 +40,8 @@ impl Connection {
             return Ok(true);
         }
         if self.published && !restore.domain.is_marked() {
-            // The one key that every published connection has.
-            let key = keys::join(&self.frontend, keys::TX_RING_REF);
+            // One key that every published connection has, however many queues.
+            let key = keys::join(&self.frontend, keys::REQUEST_RX_COPY);
             if self.read(&key)?.is_none() {
                 if let Some(restore) = &self.restore {
                     restore.domain.assume_restored();

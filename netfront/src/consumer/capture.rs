@@ -146,9 +146,17 @@ impl<C: Consumer> Consumer for Capture<C> {
         self.inner.link(link)
     }
 
+    fn attend(&mut self, has_queue: bool) -> Result<(), Error> {
+        self.inner.attend(has_queue)
+    }
+
     fn deliver(&mut self, packet: &mut Packet<'_>) {
         self.file.write(packet.slices());
         self.inner.deliver(packet);
+    }
+
+    fn waiting(&self) -> usize {
+        self.inner.waiting()
     }
 
     fn finish(&mut self) {

@@ -60,8 +60,24 @@ pub trait Consumer {
         Ok(())
     }
 
+    /// Of several consumers of a vif, one a queue (see [`crate::engine::serve_queues`]): whether this one has a queue in the connection
+    /// that begins. Without one nothing else is called but [`Self::link`]; a source of packets must give it none then.
+    ///
+    /// # Errors
+    /// If the consumer cannot do so.
+    fn attend(&mut self, has_queue: bool) -> Result<(), Error> {
+        let _ = has_queue;
+        Ok(())
+    }
+
     /// Takes one received packet. It is gone after the call, unless [`Packet::detach`]ed.
     fn deliver(&mut self, packet: &mut Packet<'_>);
+
+    /// Packets that were delivered and wait for whoever takes them. From a number on
+    /// ([`Limits::high`](crate::engine::pressure::Limits)) the next ones are left in the ring.
+    fn waiting(&self) -> usize {
+        0
+    }
 
     /// The batch is over: what was collected can be written.
     fn finish(&mut self) {}
@@ -92,8 +108,16 @@ impl<C: Consumer + ?Sized> Consumer for Box<C> {
         (**self).link(link)
     }
 
+    fn attend(&mut self, has_queue: bool) -> Result<(), Error> {
+        (**self).attend(has_queue)
+    }
+
     fn deliver(&mut self, packet: &mut Packet<'_>) {
         (**self).deliver(packet);
+    }
+
+    fn waiting(&self) -> usize {
+        (**self).waiting()
     }
 
     fn finish(&mut self) {

@@ -3,6 +3,9 @@
 //! A packet in granted pages crosses by one `writev`, uncopied by us; a packet of the kernel's comes by one
 //! `readv` straight into granted pages. Large segments and blank checksums cross as they are, as far
 //! as both sides can.
+//!
+//! Of several queues each has a consumer with a queue of the TAP of its own. The kernel chooses by the flow which of them a
+//! frame is read from, and so the queue that it is sent by; which one a received packet comes by is the backend's choice.
 
 use std::io::IoSlice;
 use std::net::IpAddr;
@@ -61,6 +64,8 @@ pub struct Tap {
     cut: Cut,
     groups: Option<Groups>,
     addresses: Addresses,
+    /// One of the other queues: the interface is set up by the first.
+    follows: bool,
 }
 
 /// Tells the interface's addresses.
@@ -83,7 +88,20 @@ impl Tap {
             cut: Cut::default(),
             groups: None,
             addresses: Addresses(Box::new(Vec::new)),
+            follows: false,
         }
+    }
+
+    /// The consumer of the vif's next queue, with a queue of the TAP of its own: for a TAP that was opened with several.
+    /// Address, MTU, offloads and carrier are left to this one.
+    ///
+    /// # Errors
+    /// When the TAP has as many queues as it may have, or was opened with one.
+    pub fn next_queue(&self) -> Result<Self, Error> {
+        Ok(Self {
+            follows: true,
+            ..Self::new(self.device.add_queue()?)
+        })
     }
 
     /// Keeps this address and this MTU, in bytes, whatever the vif says: those of an interface whose place the TAP
@@ -198,6 +216,13 @@ fn takes_blank(features: &Features, first: Option<&std::io::IoSliceMut<'_>>) -> 
 impl Consumer for Tap {
     fn link(&mut self, link: &Link) -> Result<(), Error> {
         self.features = link.features;
+        if let Some(groups) = &mut self.groups {
+            // A new connection has been told of none.
+            groups.look();
+        }
+        if self.follows {
+            return Ok(());
+        }
         if !link.carrier {
             return Ok(self.device.set_carrier(false)?);
         }
@@ -223,6 +248,11 @@ impl Consumer for Tap {
         }
         self.device.set_up(true)?;
         Ok(self.device.set_carrier(true)?)
+    }
+
+    /// The kernel spreads frames over all queues of the TAP that are attached: one that nobody reads would swallow its share.
+    fn attend(&mut self, has_queue: bool) -> Result<(), Error> {
+        Ok(self.device.set_attached(has_queue)?)
     }
 
     fn deliver(&mut self, packet: &mut Packet<'_>) {

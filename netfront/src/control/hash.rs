@@ -109,6 +109,15 @@ pub(super) enum Step {
 pub(super) enum Refusal {
     #[error("control message {kind} was answered with {status:?}")]
     Answered { kind: u16, status: ControlStatus },
+    #[error(
+        "control message {kind} was answered with {status:?}: its mapping names queue {highest}, and this connection may \
+         have fewer queues (`queues` in `netfront status`)"
+    )]
+    Queues {
+        kind: u16,
+        status: ControlStatus,
+        highest: u32,
+    },
     #[error("it has none of the hashes {wanted:?}, only {offered:?}")]
     Kinds {
         wanted: HashFlags,
@@ -161,7 +170,14 @@ impl HashConfig {
     pub(super) fn next(&self, step: Step, (status, data): Answer) -> Result<Option<Step>, Refusal> {
         if status != ControlStatus::Success {
             let kind = self.message(step, 0).kind();
-            return Err(Refusal::Answered { kind, status });
+            return Err(match (step, self.mapping.iter().max()) {
+                (Step::Entries, Some(&highest)) => Refusal::Queues {
+                    kind,
+                    status,
+                    highest,
+                },
+                _ => Refusal::Answered { kind, status },
+            });
         }
         Ok(match step {
             Step::Algorithm => Some(Step::Offered),
@@ -230,7 +246,11 @@ mod tests {
     fn a_refusal_says_what_was_refused() {
         let no = (ControlStatus::InvalidParameter, 0);
         let refused = mapped().next(Step::Entries, no).expect_err("refused");
-        assert!(refused.to_string().contains("message 6"), "{refused}");
+        let refused = refused.to_string();
+        assert!(
+            refused.contains("message 6") && refused.contains("queue 1"),
+            "{refused}"
+        );
         let small = mapped().next(Step::Room, (YES, 2)).expect_err("no room");
         assert!(small.to_string().contains("2 entries"), "{small}");
         let none = mapped().next(Step::Offered, (YES, 0)).expect_err("none");

@@ -10,6 +10,9 @@
 //! ```
 //!
 //! Whatever happens here, packets flow: a page that is not announced is reached by the backend in its own way.
+//!
+//! Each queue has pages of its own, and the backend says for each how many it keeps. The one control ring carries the questions
+//! of all, one at a time and in the order in which they came up.
 
 use std::collections::{HashSet, VecDeque};
 use std::os::fd::BorrowedFd;
@@ -23,9 +26,6 @@ use super::hash::Step;
 use super::{Answer, ControlRing, Fault, HashConfig};
 use crate::pool::{Growth, Leaving, Order};
 use crate::stats::QueueStats;
-
-/// The queue that all pages are announced for: there is one.
-const QUEUE: u32 = 0;
 
 /// How far the backend has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,45 +51,90 @@ enum Job {
     Hash(Step),
 }
 
-/// The announced pages of one connection.
-pub(crate) struct Mapping {
-    ring: ControlRing,
+/// What is to be announced of a queue, and who tells of pages that come and go.
+pub(crate) struct Announcement {
+    /// The pages that it has.
+    pub pages: Vec<GrefEntry>,
+    pub growth: Arc<Growth>,
+    pub stats: Arc<QueueStats>,
+}
+
+/// The announced pages of one queue.
+struct Announced {
     growth: Arc<Growth>,
     stats: Arc<QueueStats>,
     state: State,
-    jobs: VecDeque<Job>,
-    /// The one that waits for its answer, with the entries in its list.
-    doing: Option<(Job, usize)>,
     /// Pages that the backend may have mapped.
     mapped: HashSet<GrantRef>,
-    /// Pages that left the pool while the backend may have them mapped, and could not be withdrawn.
-    held: Vec<Leaving>,
     /// A batch for the pool is on its way.
     granting: bool,
+}
+
+impl Announced {
+    fn hand_over(&mut self, grown: Option<SharedPages>) {
+        if let Some(pages) = grown {
+            self.granting = false;
+            self.growth.hand_over(pages);
+        }
+    }
+
+    /// The backend has, or may have, mapped these.
+    fn map(&mut self, pages: &[GrefEntry]) {
+        self.mapped
+            .extend(pages.iter().map(|page| GrantRef(page.gref)));
+    }
+
+    fn count(&self) {
+        self.stats.gref_mapped.set(self.mapped.len() as u64);
+    }
+}
+
+/// The announced pages of one connection.
+pub(crate) struct Mapping {
+    ring: ControlRing,
+    /// By the number of their queue.
+    queues: Vec<Announced>,
+    /// Each with the number of its queue.
+    jobs: VecDeque<(usize, Job)>,
+    doing: Option<Doing>,
+    /// Pages that left a pool while the backend may have them mapped, and could not be withdrawn.
+    held: Vec<Leaving>,
     /// The hashes that are wanted.
     hash: Option<HashConfig>,
 }
 
+/// The job that waits for its answer.
+struct Doing {
+    queue: usize,
+    job: Job,
+    /// Entries in its list.
+    entries: usize,
+}
+
 impl Mapping {
-    /// Will announce these pages, and those that the pool grows by.
-    pub fn new(
-        ring: ControlRing,
-        pages: Vec<GrefEntry>,
-        growth: Arc<Growth>,
-        stats: Arc<QueueStats>,
-    ) -> Self {
-        growth.announce(true);
-        stats.gref_mapped.set(0);
+    /// Will announce these pages, and those that the pools grow by.
+    pub fn new(ring: ControlRing, queues: Vec<Announcement>) -> Self {
+        let mut jobs = VecDeque::with_capacity(2 * queues.len());
+        let mut announced = Vec::with_capacity(queues.len());
+        for (number, queue) in queues.into_iter().enumerate() {
+            queue.growth.announce(true);
+            queue.stats.gref_mapped.set(0);
+            jobs.push_back((number, Job::Size));
+            jobs.push_back((number, Job::Add(queue.pages, None)));
+            announced.push(Announced {
+                growth: queue.growth,
+                stats: queue.stats,
+                state: State::Asking,
+                mapped: HashSet::new(),
+                granting: false,
+            });
+        }
         Self {
             ring,
-            growth,
-            stats,
-            state: State::Asking,
-            jobs: VecDeque::from([Job::Size, Job::Add(pages, None)]),
+            queues: announced,
+            jobs,
             doing: None,
-            mapped: HashSet::new(),
             held: Vec::new(),
-            granting: false,
             hash: None,
         }
     }
@@ -98,29 +143,34 @@ impl Mapping {
     pub fn hashing(mut self, hash: Option<HashConfig>, maps: bool) -> Self {
         if !maps {
             self.jobs.clear();
-            self.state = State::Off;
-            self.growth.announce(false);
+            for queue in &mut self.queues {
+                queue.state = State::Off;
+                queue.growth.announce(false);
+            }
         }
-        self.stats.hash_active.set(0);
+        self.set_hash_active(false);
         if hash.is_some() {
             // First: whatever comes of the pages, packets are to be steered soon.
-            self.jobs.push_front(Job::Hash(Step::Algorithm));
+            self.jobs.push_front(hashing(Step::Algorithm));
         }
         self.hash = hash;
         self
     }
 
-    /// Does what can be done without waiting: takes what the pool wants, and asks the backend.
+    /// Does what can be done without waiting: takes what the pools want, and asks the backend.
     ///
     /// # Errors
     /// When the control ring is broken: then the connection is over.
     pub fn advance(&mut self, domain: &Domain, peer: DomId) -> Result<(), Corrupt> {
-        self.grow(domain, peer);
-        while let Some(order) = self.growth.next_order() {
-            self.jobs.push_back(match order {
-                Order::Grown(refs) => Job::Add(writable(&refs), None),
-                Order::Leaving(pages) => Job::Del(pages),
-            });
+        for number in 0..self.queues.len() {
+            self.grow(number, domain, peer);
+            while let Some(order) = self.queues[number].growth.next_order() {
+                let job = match order {
+                    Order::Grown(refs) => Job::Add(writable(&refs), None),
+                    Order::Leaving(pages) => Job::Del(pages),
+                };
+                self.jobs.push_back((number, job));
+            }
         }
         loop {
             let step = if self.doing.is_some() {
@@ -132,7 +182,7 @@ impl Mapping {
             } else {
                 match self.jobs.pop_front() {
                     None => return Ok(()),
-                    Some(job) => self.begin(job),
+                    Some((number, job)) => self.begin(number, job),
                 }
             };
             if let Err(fault) = step {
@@ -144,22 +194,25 @@ impl Mapping {
         }
     }
 
-    /// Grants a batch if the pool wants one. It is announced before the pool gets it.
-    fn grow(&mut self, domain: &Domain, peer: DomId) {
-        if self.granting {
+    /// Grants a batch if the queue's pool wants one. It is announced before the pool gets it.
+    fn grow(&mut self, number: usize, domain: &Domain, peer: DomId) {
+        let queue = &mut self.queues[number];
+        if queue.granting {
             return;
         }
-        let Some(pages) = self.growth.grant(domain, peer, Access::ReadWrite) else {
+        let Some(pages) = queue.growth.grant(domain, peer, Access::ReadWrite) else {
             return;
         };
         let refs: Vec<_> = (0..pages.len()).map(|page| pages.reference(page)).collect();
-        if let State::On { .. } = self.state {
-            self.granting = true;
-            self.jobs.push_back(Job::Add(writable(&refs), Some(pages)));
+        if let State::On { .. } = queue.state {
+            queue.granting = true;
+            let job = Job::Add(writable(&refs), Some(pages));
+            self.jobs.push_back((number, job));
         } else {
             // Nobody knows yet when there will be an answer.
-            self.jobs.push_back(Job::Add(writable(&refs), None));
-            self.growth.hand_over(pages);
+            let job = Job::Add(writable(&refs), None);
+            self.jobs.push_back((number, job));
+            queue.growth.hand_over(pages);
         }
     }
 
@@ -175,63 +228,81 @@ impl Mapping {
     }
 
     /// Asks what a job asks, or does without.
-    fn begin(&mut self, job: Job) -> Result<(), Fault> {
+    fn begin(&mut self, number: usize, job: Job) -> Result<(), Fault> {
         let gref = self.ring.list_reference();
-        match (job, self.state) {
+        let queue = &mut self.queues[number];
+        let name = number as u32;
+        match (job, queue.state) {
             (Job::Hash(_), State::Down) => Ok(()),
             (Job::Hash(step), _) => {
                 let Some(hash) = &self.hash else {
                     return Ok(());
                 };
                 self.ring.write_bytes(&hash.page(step));
-                self.doing = Some((Job::Hash(step), 0));
+                self.doing = Some(Doing {
+                    queue: number,
+                    job: Job::Hash(step),
+                    entries: 0,
+                });
                 self.ring.ask(hash.message(step, gref))
             }
             (Job::Size, _) => {
-                self.doing = Some((Job::Size, 0));
+                self.doing = Some(Doing {
+                    queue: number,
+                    job: Job::Size,
+                    entries: 0,
+                });
                 self.ring
-                    .ask(ControlMessage::GetGrefMappingSize { queue: QUEUE })
+                    .ask(ControlMessage::GetGrefMappingSize { queue: name })
             }
             (Job::Add(mut pages, grown), State::On { room }) => {
-                pages.truncate(room.saturating_sub(self.mapped.len()));
+                pages.truncate(room.saturating_sub(queue.mapped.len()));
                 if pages.is_empty() {
-                    self.hand_over(grown);
+                    queue.hand_over(grown);
                     return Ok(());
                 }
                 if pages.len() > GREF_ENTRIES {
                     let rest = pages.split_off(GREF_ENTRIES);
-                    self.jobs.push_front(Job::Add(rest, None));
+                    self.jobs.push_front((number, Job::Add(rest, None)));
                 }
                 let entries = pages.len();
                 self.ring.write_list(&pages);
-                self.doing = Some((Job::Add(pages, grown), entries));
+                self.doing = Some(Doing {
+                    queue: number,
+                    job: Job::Add(pages, grown),
+                    entries,
+                });
                 self.ring.ask(ControlMessage::AddGrefMapping {
-                    queue: QUEUE,
+                    queue: name,
                     gref,
                     entries: entries as u32,
                 })
             }
             (Job::Add(_, grown), _) => {
-                self.hand_over(grown);
+                queue.hand_over(grown);
                 Ok(())
             }
             (Job::Del(leaving), State::On { .. }) => {
                 let announced = leaving.refs.iter();
-                let announced = announced.filter(|gref| self.mapped.contains(gref));
+                let announced = announced.filter(|gref| queue.mapped.contains(*gref));
                 let list: Vec<_> = announced.map(|gref| entry(*gref, false)).collect();
                 if list.is_empty() {
                     return Ok(());
                 }
                 self.ring.write_list(&list);
-                self.doing = Some((Job::Del(leaving), list.len()));
+                self.doing = Some(Doing {
+                    queue: number,
+                    job: Job::Del(leaving),
+                    entries: list.len(),
+                });
                 self.ring.ask(ControlMessage::DelGrefMapping {
-                    queue: QUEUE,
+                    queue: name,
                     gref,
                     entries: list.len() as u32,
                 })
             }
             (Job::Del(leaving), _) => {
-                self.hold(leaving);
+                self.hold(number, leaving);
                 Ok(())
             }
         }
@@ -239,15 +310,20 @@ impl Mapping {
 
     /// Judges the answer to what is being done.
     fn finish(&mut self, (status, data): Answer) -> Result<(), Fault> {
-        if let Some((Job::Hash(step), _)) = &self.doing {
-            let step = *step;
+        let Some(Doing {
+            queue: number,
+            job,
+            entries,
+        }) = &self.doing
+        else {
+            return Ok(());
+        };
+        let (number, entries) = (*number, *entries);
+        if let Job::Hash(step) = *job {
             self.doing = None;
             self.hashed(step, (status, data));
             return Ok(());
         }
-        let Some((job, entries)) = &self.doing else {
-            return Ok(());
-        };
         let kind = match job {
             Job::Size => 8,
             Job::Add(..) => 9,
@@ -256,52 +332,60 @@ impl Mapping {
             Job::Hash(_) => return Ok(()),
         };
         let nonsense = Fault::Nonsense { kind, status, data };
+        let queue = &mut self.queues[number];
         match (job, status) {
             (Job::Size, ControlStatus::Success) if data > 0 => {
-                tracing::debug!(pages = data, "the backend keeps pages mapped");
-                self.state = State::On {
+                tracing::debug!(
+                    queue = number,
+                    pages = data,
+                    "the backend keeps pages mapped"
+                );
+                queue.state = State::On {
                     room: data as usize,
                 };
                 self.doing = None;
             }
             (Job::Size, ControlStatus::Success | ControlStatus::NotSupported) => {
-                tracing::debug!("the backend keeps no pages mapped: {status:?}");
-                self.state = State::Off;
-                self.growth.announce(false);
+                tracing::debug!(
+                    queue = number,
+                    "the backend keeps no pages mapped: {status:?}"
+                );
+                queue.state = State::Off;
+                queue.growth.announce(false);
                 self.doing = None;
             }
             (Job::Add(..), ControlStatus::Success) => {
-                if let Some((Job::Add(pages, grown), _)) = self.doing.take() {
-                    self.mapped
-                        .extend(pages.iter().map(|page| GrantRef(page.gref)));
-                    self.count();
-                    self.hand_over(grown);
+                if let Some(Job::Add(pages, grown)) = self.doing.take().map(|doing| doing.job) {
+                    queue.map(&pages);
+                    queue.count();
+                    queue.hand_over(grown);
                 }
             }
             (Job::Add(..), ControlStatus::InvalidParameter) => {
-                let bad = self.ring.read_list(*entries).find(|page| page.status != 0);
+                let bad = self.ring.read_list(entries).find(|page| page.status != 0);
                 let bad = bad.map(|page| (page.gref, page.status));
                 tracing::warn!(
                     ?bad,
-                    mapped = self.mapped.len(),
+                    queue = number,
+                    mapped = queue.mapped.len(),
                     "the backend keeps no more pages mapped"
                 );
-                self.state = State::On {
-                    room: self.mapped.len(),
+                queue.state = State::On {
+                    room: queue.mapped.len(),
                 };
-                if let Some((Job::Add(_, grown), _)) = self.doing.take() {
-                    self.hand_over(grown);
+                if let Some(Job::Add(_, grown)) = self.doing.take().map(|doing| doing.job) {
+                    queue.hand_over(grown);
                 }
             }
-            (Job::Del(_), ControlStatus::Success) if data as usize == *entries => {
-                if self.ring.read_list(*entries).any(|page| page.status != 0) {
+            (Job::Del(_), ControlStatus::Success) if data as usize == entries => {
+                if self.ring.read_list(entries).any(|page| page.status != 0) {
                     return Err(nonsense);
                 }
-                if let Some((Job::Del(leaving), _)) = self.doing.take() {
+                if let Some(Job::Del(leaving)) = self.doing.take().map(|doing| doing.job) {
                     for gref in &leaving.refs {
-                        self.mapped.remove(gref);
+                        queue.mapped.remove(gref);
                     }
-                    self.count();
+                    queue.count();
                     tracing::debug!(pages = leaving.refs.len(), "freed, the backend has let go");
                 }
             }
@@ -316,22 +400,29 @@ impl Mapping {
             return;
         };
         match hash.next(step, answer) {
-            Ok(Some(next)) => self.jobs.push_front(Job::Hash(next)),
+            Ok(Some(next)) => self.jobs.push_front(hashing(next)),
             Ok(None) => {
                 tracing::info!(?hash, "the backend hashes what it sends");
-                self.stats.hash_active.set(1);
+                self.set_hash_active(true);
             }
             Err(refusal) => {
                 tracing::warn!("the backend does not hash: {refusal}");
                 // Half set up, netback would give every packet the same hash.
                 if step != Step::Algorithm {
-                    self.jobs.push_front(Job::Hash(Step::Off));
+                    self.jobs.push_front(hashing(Step::Off));
                 }
             }
         }
     }
 
-    /// Nothing is asked any more.
+    /// The hashes are those of the vif: the first queue's counters tell of them.
+    fn set_hash_active(&self, active: bool) {
+        if let Some(first) = self.queues.first() {
+            first.stats.hash_active.set(u64::from(active));
+        }
+    }
+
+    /// Nothing is asked any more, for no queue.
     fn fall(&mut self, fault: &Fault) {
         // Of a broken ring and of a restore tells who ends the connection for it.
         if !matches!(
@@ -340,44 +431,52 @@ impl Mapping {
         ) {
             tracing::warn!("the control ring is given up, packets go on: {fault}");
         }
-        self.state = State::Down;
-        match self.doing.take() {
-            Some((Job::Add(pages, grown), _)) => {
-                // Mapped or not: who would say?
-                self.mapped
-                    .extend(pages.iter().map(|page| GrantRef(page.gref)));
-                self.hand_over(grown);
-            }
-            Some((Job::Del(leaving), _)) => self.held.push(leaving),
-            Some((Job::Size | Job::Hash(_), _)) | None => {}
+        for queue in &mut self.queues {
+            queue.state = State::Down;
         }
-    }
-
-    fn hand_over(&mut self, grown: Option<SharedPages>) {
-        if let Some(pages) = grown {
-            self.granting = false;
-            self.growth.hand_over(pages);
+        if let Some(Doing { queue, job, .. }) = self.doing.take() {
+            match job {
+                Job::Add(pages, grown) => {
+                    // Mapped or not: who would say?
+                    self.queues[queue].map(&pages);
+                    self.queues[queue].hand_over(grown);
+                }
+                Job::Del(leaving) => self.held.push(leaving),
+                Job::Size | Job::Hash(_) => {}
+            }
+        }
+        // What was still to be asked. The pools wait for their pages, and another queue's size must not be asked for.
+        for (number, job) in std::mem::take(&mut self.jobs) {
+            match job {
+                Job::Add(_, grown) => self.queues[number].hand_over(grown),
+                Job::Del(leaving) => self.hold(number, leaving),
+                Job::Size | Job::Hash(_) => {}
+            }
         }
     }
 
     /// Frees pages that were never announced; keeps others until the connection is over.
-    fn hold(&mut self, leaving: Leaving) {
-        if leaving.refs.iter().any(|gref| self.mapped.contains(gref)) {
+    fn hold(&mut self, number: usize, leaving: Leaving) {
+        let mapped = &self.queues[number].mapped;
+        if leaving.refs.iter().any(|gref| mapped.contains(gref)) {
             self.held.push(leaving);
         }
-    }
-
-    fn count(&self) {
-        self.stats.gref_mapped.set(self.mapped.len() as u64);
     }
 }
 
 impl Drop for Mapping {
     /// The connection is over, and the backend has let go of all.
     fn drop(&mut self) {
-        self.stats.gref_mapped.set(0);
-        self.stats.hash_active.set(0);
+        for queue in &self.queues {
+            queue.stats.gref_mapped.set(0);
+        }
+        self.set_hash_active(false);
     }
+}
+
+/// A step of the hashes as a job: they are those of the vif, which the first queue stands for.
+fn hashing(step: Step) -> (usize, Job) {
+    (0, Job::Hash(step))
 }
 
 fn writable(refs: &[GrantRef]) -> Vec<GrefEntry> {
@@ -395,9 +494,12 @@ pub(crate) fn entry(gref: GrantRef, read_only: bool) -> GrefEntry {
 
 impl std::fmt::Debug for Mapping {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let queues = self.queues.iter();
+        let queues: Vec<_> = queues
+            .map(|queue| (queue.state, queue.mapped.len()))
+            .collect();
         f.debug_struct("Mapping")
-            .field("state", &self.state)
-            .field("mapped", &self.mapped.len())
+            .field("queues", &queues)
             .finish_non_exhaustive()
     }
 }
@@ -422,7 +524,12 @@ mod tests {
         let growth = Arc::new(Growth::new());
         let stats = Arc::<QueueStats>::default();
         let pages = writable(&[GrantRef(7)]);
-        let mut mapping = Mapping::new(ring, pages, Arc::clone(&growth), stats);
+        let queue = Announcement {
+            pages,
+            growth: Arc::clone(&growth),
+            stats,
+        };
+        let mut mapping = Mapping::new(ring, vec![queue]);
         mapping.advance(&domain, PEER).expect("asked");
         assert!(mapping.fd().is_some() && mapping.deadline().is_some());
         mapping.fall(&Fault::Silent {

@@ -1,4 +1,4 @@
-//! The control thread: watches the store, grants pages away from the data path, wakes the queue's owner.
+//! The control thread: watches the store, grants pages away from the data path, wakes the owner of the first queue.
 
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,7 @@ use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use crate::connection::{Change, Connection, Offer};
 use crate::control::Mapping;
 use crate::pool::Growth;
-use crate::queue::{Filter, Queue};
+use crate::queue::Filter;
 use crate::waker::Waker;
 use crate::Error;
 
@@ -31,6 +31,16 @@ pub(super) fn thread_name(vif: u32) -> String {
 pub(super) struct Held {
     pub connection: Connection,
     pub mapping: Option<Mapping>,
+}
+
+/// The queues that the thread works for.
+pub(super) struct Served {
+    /// Wakes the owner of the first queue, who hears of changes and tells the others.
+    pub owner: Arc<Waker>,
+    /// Of each queue's pool.
+    pub growths: Vec<Arc<Growth>>,
+    /// What is wished of the multicast filter, of which the first queue tells.
+    pub filter: Arc<Filter>,
 }
 
 /// The thread's handle.
@@ -52,29 +62,27 @@ impl Control {
         offer: &Offer,
         vif: u32,
         held: Held,
-        queue: &Queue,
+        served: Served,
     ) -> Result<Self, (Error, Box<Held>)> {
         let waker = match Waker::new() {
             Ok(waker) => Arc::new(waker),
             Err(error) => return Err((error, Box::new(held))),
         };
-        let filter = queue.multicast_filter();
-        filter.attend(Arc::clone(&waker));
+        served.filter.attend(Arc::clone(&waker));
         let stop = Arc::new(AtomicBool::new(false));
         let news = Arc::new(News::default());
-        let growth = queue.growth();
-        growth.attend(Arc::clone(&waker));
+        for growth in &served.growths {
+            growth.attend(Arc::clone(&waker));
+        }
         let (domain, peer) = (domain.clone(), offer.backend_id);
         let work = {
-            let (queue, news) = (queue.waker(), Arc::clone(&news));
+            let news = Arc::clone(&news);
             let (stop, waker) = (Arc::clone(&stop), Arc::clone(&waker));
             move |held| Watch {
                 domain,
                 peer,
                 held,
-                growth,
-                filter,
-                queue,
+                served,
                 news,
                 stop,
                 waker,
@@ -113,9 +121,9 @@ impl Control {
         self.news.take()
     }
 
-    /// Has the thread read the keys now, although no watch fired.
-    pub fn look(&self) {
-        self.waker.wake();
+    /// Wakes the thread, which reads the keys then, although no watch fired.
+    pub fn waker(&self) -> Arc<Waker> {
+        Arc::clone(&self.waker)
     }
 
     /// Ends the thread and gives back what it had. `None` if the thread has died.
@@ -184,9 +192,7 @@ struct Watch {
     domain: Domain,
     peer: DomId,
     held: Held,
-    growth: Arc<Growth>,
-    filter: Arc<Filter>,
-    queue: Arc<Waker>,
+    served: Served,
     news: Arc<News>,
     stop: Arc<AtomicBool>,
     waker: Arc<Waker>,
@@ -216,15 +222,17 @@ impl Watch {
                     if let Err(corrupt) = mapping.advance(&self.domain, self.peer) {
                         self.over = true;
                         self.news.put(Change::Broken(corrupt));
-                        self.queue.wake();
+                        self.served.owner.wake();
                     }
                 }
                 Some(_) => {}
-                None => self
-                    .growth
-                    .serve(&self.domain, self.peer, Access::ReadWrite),
+                None => {
+                    for growth in &self.served.growths {
+                        growth.serve(&self.domain, self.peer, Access::ReadWrite);
+                    }
+                }
             }
-            if let Some(on) = self.filter.take().filter(|_| !self.over) {
+            if let Some(on) = self.served.filter.take().filter(|_| !self.over) {
                 if let Err(error) = self.held.connection.filter_multicast(on) {
                     tracing::warn!("the backend cannot be told about multicast: {error}");
                 }
@@ -237,7 +245,7 @@ impl Watch {
                     Ok(Some(change)) => {
                         self.over = matches!(change, Change::BackendLeft(_) | Change::Restored);
                         self.news.put(change);
-                        self.queue.wake();
+                        self.served.owner.wake();
                         // Whoever toggles a key without end is followed at a walk.
                         listens = false;
                         calm = Self::TOGGLED;

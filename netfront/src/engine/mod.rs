@@ -1,11 +1,12 @@
-//! Who polls what, and for how long: the loop around one queue and its consumer.
+//! Who polls what, and for how long.
 //!
 //! One round receives a batch, takes back what was sent, lets the consumer send a batch, publishes once
-//! and notifies at most once. As long as rounds find work nothing sleeps and no event is taken; events
-//! stay masked. When a round finds nothing, the ring is armed, looked at once more, and the thread sleeps.
+//! and notifies at most once ([`round`]). As long as rounds find work nothing sleeps and no event is taken; events
+//! stay masked. How many rounds there are before a thread sees to something else, when the ring is asked for the next event,
+//! and what is left in it because nobody has room, is decided by the modules below.
 //!
-//! That is what [`serve`] does. Beside it stand the parts of an engine for several queues and cores. They are complete and
-//! tested by themselves, but **the driver's threads do not run on them yet**:
+//! Two loops stand on them: [`receiver`] for one queue and one consumer, which is what [`serve`] runs, and [`serve_queues`] for each of
+//! several queues; and [`cores`] for any number of queues on event cores, with workers of their own or without.
 //!
 //! | module | what it decides |
 //! | --- | --- |
@@ -16,13 +17,17 @@
 //! | [`moderation`] | when the backend is asked for its next event |
 //! | [`steering`] | which core takes a queue's events, and which worker a connection's packets |
 //! | [`clock`] | what time it is, also in a test |
+//! | [`receiver`] | all of these for one queue and its consumer |
+//! | [`cores`] | all of these for several queues, in threads |
 
 pub mod bottom_half;
 mod calm;
 pub mod clock;
+pub mod cores;
 pub mod moderation;
 mod poll_list;
 pub mod pressure;
+pub mod receiver;
 pub mod restart;
 pub mod schedule;
 mod serve;
@@ -38,7 +43,7 @@ use crate::consumer::Consumer;
 use crate::queue::{Queue, Wake};
 use crate::Error;
 
-pub use serve::{serve, Service};
+pub use serve::{serve, serve_queues, Service};
 
 /// Packets of one direction in one round (the kernel's NAPI weight).
 pub const WEIGHT: usize = 64;
@@ -49,6 +54,15 @@ pub const WEIGHT: usize = 64;
 /// If the backend broke the ring, or the consumer's source is gone.
 pub fn round(queue: &mut Queue, consumer: &mut dyn Consumer) -> Result<usize, Error> {
     let received = queue.receive(WEIGHT, |packet| consumer.deliver(packet))?;
+    Ok(received + after_receiving(queue, consumer, received)?)
+}
+
+/// The rest of a round that has received so many packets. Returns how many were sent.
+fn after_receiving(
+    queue: &mut Queue,
+    consumer: &mut dyn Consumer,
+    received: usize,
+) -> Result<usize, Error> {
     if received > 0 {
         consumer.finish();
     }
@@ -59,7 +73,7 @@ pub fn round(queue: &mut Queue, consumer: &mut dyn Consumer) -> Result<usize, Er
         0
     };
     queue.flush()?;
-    Ok(received + sent)
+    Ok(sent)
 }
 
 /// Sleeps until the ring or the consumer has something, somebody calls, or the time is over.
@@ -71,6 +85,11 @@ pub fn sleep(queue: &mut Queue, consumer: &dyn Consumer, timeout: Duration) -> R
     if queue.arm()? {
         return Ok(Wake::Work);
     }
+    nap(queue, consumer, timeout)
+}
+
+/// The same without asking the ring for anything: an event comes if it was asked for before.
+fn nap(queue: &mut Queue, consumer: &dyn Consumer, timeout: Duration) -> Result<Wake, Error> {
     let waker = queue.waker();
     // A full ring: the consumer's packets wait where they are (back-pressure), and only an answer helps.
     let source = consumer.fd().filter(|_| queue.can_send());

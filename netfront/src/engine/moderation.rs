@@ -14,6 +14,7 @@
 //! interrupt's mask. It is a state machine without a clock or a ring: who drives it does what [`Step`] says.
 //! In every state but polling a packet is looked at within a known time: [`Settings::longest_wait`].
 
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::time::Duration;
 
 /// How a queue learns of packets.
@@ -26,6 +27,61 @@ pub enum Mode {
     Adaptive,
     /// By looking, always. It takes a whole core.
     Poll,
+}
+
+impl std::fmt::Display for Mode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Interrupt => "interrupt",
+            Self::Adaptive => "adaptive",
+            Self::Poll => "poll",
+        })
+    }
+}
+
+impl std::str::FromStr for Mode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "interrupt" => Ok(Self::Interrupt),
+            "adaptive" => Ok(Self::Adaptive),
+            "poll" => Ok(Self::Poll),
+            _ => Err("wanted interrupt, adaptive or poll".into()),
+        }
+    }
+}
+
+/// A mode that one thread sets and others follow.
+#[derive(Debug)]
+pub struct SharedMode(AtomicU8);
+
+impl SharedMode {
+    /// This one at first.
+    pub fn new(mode: Mode) -> Self {
+        Self(AtomicU8::new(mode as u8))
+    }
+
+    /// The mode now.
+    #[inline]
+    pub fn get(&self) -> Mode {
+        match self.0.load(Relaxed) {
+            0 => Mode::Interrupt,
+            1 => Mode::Adaptive,
+            _ => Mode::Poll,
+        }
+    }
+
+    /// Another one. Whoever follows it has to be woken to see it now.
+    pub fn set(&self, mode: Mode) {
+        self.0.store(mode as u8, Relaxed);
+    }
+}
+
+impl Default for SharedMode {
+    fn default() -> Self {
+        Self::new(Mode::default())
+    }
 }
 
 /// The bounds of moderation.
@@ -182,6 +238,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_mode_is_known_by_its_name_and_followed_by_others() {
+        for mode in [Mode::Interrupt, Mode::Adaptive, Mode::Poll] {
+            assert_eq!(mode.to_string().parse(), Ok(mode));
+            let shared = SharedMode::default();
+            shared.set(mode);
+            assert_eq!(shared.get(), mode);
+        }
+        assert!("polling".parse::<Mode>().is_err());
+    }
 
     const ARMED: Step = Step::Arm {
         after: 1,

@@ -180,7 +180,7 @@ impl RestartPolicy for Adaptive {
 }
 
 /// A policy by its name, for a command line or a table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Policy {
     /// [`Fixed`]
     Fixed(u32),
@@ -189,7 +189,25 @@ pub enum Policy {
     /// [`PollBurst`]
     PollBurst,
     /// [`Adaptive`]
+    #[default]
     Adaptive,
+}
+
+impl std::str::FromStr for Policy {
+    type Err = String;
+
+    /// As a command line says it: `adaptive`, `time`, `burst`, or a number of rounds.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "adaptive" => Ok(Self::Adaptive),
+            "time" => Ok(Self::TimeOnly),
+            "burst" => Ok(Self::PollBurst),
+            number => match number.parse() {
+                Ok(rounds) if rounds > 0 => Ok(Self::Fixed(rounds)),
+                _ => Err("wanted adaptive, time, burst or a number of rounds from 1 on".into()),
+            },
+        }
+    }
 }
 
 impl Policy {
@@ -235,6 +253,21 @@ mod tests {
             elapsed: Duration::from_micros(400),
             away: Duration::from_micros(100),
             occupancy: 0,
+        }
+    }
+
+    #[test]
+    fn a_policy_is_known_by_its_word() {
+        for (word, policy) in [
+            ("adaptive", Policy::Adaptive),
+            ("time", Policy::TimeOnly),
+            ("burst", Policy::PollBurst),
+            ("10", Policy::Fixed(10)),
+        ] {
+            assert_eq!(word.parse(), Ok(policy));
+        }
+        for wrong in ["0", "-1", "", "fixed", "99999999999"] {
+            assert!(wrong.parse::<Policy>().is_err(), "{wrong}");
         }
     }
 

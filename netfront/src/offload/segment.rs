@@ -216,7 +216,7 @@ mod tests {
                 let headers = whole.len() - payload;
                 let pieces = cut(&whole, gso(ipv6, size));
                 assert_eq!(pieces.len(), payload.div_ceil(size.into()));
-                let mut together = Vec::new();
+                let mut together = Vec::<u8>::new();
                 for (index, piece) in pieces.iter().enumerate() {
                     assert_eq!(
                         verify(piece, ipv6),

@@ -129,35 +129,9 @@ impl Pool {
         Ok(pool)
     }
 
-    /// A receive and a transmit pool that fill in turns, batch by batch: what is left of the limit of shared
-    /// pages is divided, and neither finds it used up by the other.
-    ///
-    /// # Errors
-    /// If not even one batch each can be had.
-    pub fn pair(
-        domain: &Domain,
-        peer: DomId,
-        [rx, tx]: [PoolConfig; 2],
-    ) -> Result<[Self; 2], Error> {
-        let mut pools = [
-            Self::begin(domain, peer, rx)?,
-            Self::begin(domain, peer, tx)?,
-        ];
-        loop {
-            let [rx, tx] = &mut pools;
-            // Two to one, as the defaults are: a packet that cannot be received is lost, one that cannot
-            // be sent waits.
-            let grown = [rx.extend(), rx.extend(), tx.extend()];
-            if !grown.contains(&true) {
-                break;
-            }
-        }
-        pools.iter_mut().for_each(Self::settle);
-        Ok(pools)
-    }
-
-    /// A pool with its first batch.
-    fn begin(domain: &Domain, peer: DomId, config: PoolConfig) -> Result<Self, Error> {
+    /// A pool with its first batch. Others may begin before it is filled, so that none finds the limit of shared pages
+    /// used up by another: see [`crate::queue::Queue::open`].
+    pub(crate) fn begin(domain: &Domain, peer: DomId, config: PoolConfig) -> Result<Self, Error> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let limit = config.limit.max(config.capacity);
         let mut pool = Self {
@@ -189,24 +163,39 @@ impl Pool {
     }
 
     /// Grants one more batch of the starting capacity. False if it is reached or nothing more can be had.
-    fn extend(&mut self) -> bool {
+    pub(crate) fn extend(&mut self) -> bool {
         let wanted = BATCH.min(self.config.capacity.saturating_sub(self.granted));
         if wanted == 0 || self.refused || self.config.policy == PoolPolicy::PerPacket {
             return false;
         }
         if let Err(error) = self.grant(wanted) {
-            tracing::warn!(
-                granted = self.granted,
-                wanted = self.config.capacity,
-                "a pool starts smaller; raise /sys/module/xen_gntalloc/parameters/limit: {error}"
-            );
+            tracing::debug!(granted = self.granted, "refused: {error}");
             self.refused = true;
         }
         !self.refused
     }
 
+    /// True if the pool has so many pages, or all that it shall start with.
+    pub(crate) fn has_at_least(&self, pages: usize) -> bool {
+        self.config.policy == PoolPolicy::PerPacket
+            || self.granted >= pages.min(self.config.capacity)
+    }
+
+    /// The pages that it has, and those that it was to start with.
+    pub(crate) fn start(&self) -> (usize, usize) {
+        match self.config.policy {
+            PoolPolicy::PerPacket => (0, 0),
+            _ => (self.granted, self.config.capacity),
+        }
+    }
+
+    /// Pages of others were freed: what was refused may be granted now.
+    pub(crate) fn ask_again(&mut self) {
+        self.refused = false;
+    }
+
     /// What is granted from now on is granted for packets.
-    fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         self.grants = 0;
         self.at_start = self.granted;
     }

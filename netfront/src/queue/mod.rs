@@ -6,6 +6,7 @@
 
 mod config;
 mod multicast;
+mod open;
 mod rx;
 mod tx;
 
@@ -14,12 +15,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hypervisor::{Access, DomId, Domain, EventChannels, Port, SharedPages};
+use hypervisor::{EventChannels, Port, SharedPages};
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use xen_ring::{Notify, Offload};
 
 use crate::packet::Packet;
-use crate::pool::{Growth, Pool, PoolConfig, PoolPolicy};
+use crate::pool::{Growth, Pool};
 use crate::stats::QueueStats;
 use crate::waker::Waker;
 use crate::watch::{copy_slices, Event, Watch, What};
@@ -28,7 +29,8 @@ use crate::{Error, SendError};
 pub use config::{Ports, QueueConfig, QueueKeys, Wake};
 pub(crate) use multicast::Filter;
 pub use multicast::{Group, MULTICAST_MAX};
-use rx::{RxConfig, RxQueue};
+pub(crate) use open::{events_of, open_queues, Named};
+use rx::RxQueue;
 use tx::TxQueue;
 
 /// Events in a row that find nothing, after which the ports are unmasked late.
@@ -59,86 +61,6 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Grants the rings and the pools to `peer` and binds the event channels.
-    ///
-    /// The calling thread becomes the owner. On Xen the interrupt carries its name, so that an
-    /// administrator finds it in /proc/interrupts.
-    ///
-    /// # Errors
-    /// When a page cannot be granted or a channel cannot be bound.
-    pub fn open(
-        domain: &Domain,
-        peer: DomId,
-        config: &QueueConfig,
-        split: bool,
-        stats: Arc<QueueStats>,
-    ) -> Result<Self, Error> {
-        let events = domain.events()?;
-        let tx_ring = domain.share(peer, 1, Access::ReadWrite)?;
-        let rx_ring = domain.share(peer, 1, Access::ReadWrite)?;
-        // A backend learns of our death by the byte and the event that the kernel leaves behind; netif
-        // reserves no byte for it, so only the channel's end tells it.
-        let tx_pool = PoolConfig {
-            capacity: config.tx_pages,
-            limit: config.tx_pages,
-            // The backend only reads what we send: it could not write to these pages if it wanted.
-            access: Access::ReadOnly,
-            policy: match config.policy {
-                PoolPolicy::PerPacket | PoolPolicy::NoRecycle => config.policy,
-                PoolPolicy::Pool | PoolPolicy::CopyAlways => PoolPolicy::Pool,
-            },
-            scrub: false,
-        };
-        let rx_pool = PoolConfig {
-            capacity: config.rx_pages,
-            limit: config.rx_limit,
-            access: Access::ReadWrite,
-            policy: config.policy,
-            scrub: config.scrub,
-        };
-        let [rx_pool, tx_pool] = Pool::pair(domain, peer, [rx_pool, tx_pool])?;
-        let tx = TxQueue::new(tx_ring.page(0), tx_pool);
-        let rx = RxQueue::new(
-            rx_ring.page(0),
-            rx_pool,
-            RxConfig {
-                threshold: config.threshold,
-                untrusted: config.untrusted,
-                policy: config.policy,
-            },
-        );
-        let mut events = events;
-        let ports = if split {
-            Ports::Split {
-                rx: events.bind_unbound(peer)?,
-                tx: events.bind_unbound(peer)?,
-            }
-        } else {
-            Ports::Shared(events.bind_unbound(peer)?)
-        };
-        let mut queue = Self {
-            rx,
-            tx,
-            rings: [tx_ring, rx_ring],
-            events,
-            ports,
-            masked: Vec::with_capacity(2),
-            waker: Arc::new(Waker::new()?),
-            stats,
-            watch: Arc::default(),
-            tx_answered: 0,
-            answered_at_event: 0,
-            spurious: 0,
-            counted: [0; 3],
-        };
-        // Posted before the backend looks: its first packets find their pages.
-        queue.rx.refill(&queue.stats);
-        // Nobody is there yet to be notified.
-        queue.rx.publish();
-        queue.export();
-        Ok(queue)
-    }
-
     /// What to write to the store for this queue.
     pub fn keys(&self) -> QueueKeys {
         QueueKeys {
@@ -277,7 +199,10 @@ impl Queue {
                 Ports::Split { rx, .. } if rx == port => "rx",
                 Ports::Split { .. } => "tx",
             };
-            self.watch.event(&Event::new(ring, what));
+            self.watch.event(&Event {
+                queue: self.rx.number,
+                ..Event::new(ring, what)
+            });
         }
     }
 
@@ -315,6 +240,16 @@ impl Queue {
     /// # Errors
     /// As [`Self::receive`].
     pub fn arm(&mut self) -> Result<bool, Error> {
+        self.arm_after(1)
+    }
+
+    /// The same, but asks for the next event of the receive ring only when `slots` more are answered (0 counts as 1, and
+    /// no more than are posted). Fewer may come, and then no event: with more than one, the caller has to look by itself
+    /// after a time.
+    ///
+    /// # Errors
+    /// As [`Self::receive`].
+    pub fn arm_after(&mut self, slots: u32) -> Result<bool, Error> {
         if self.spurious >= SPURIOUS && !self.masked.is_empty() {
             // A backend that rings without end gets its bell back late (XSA-391): it costs us one wake-up
             // a millisecond and no more.
@@ -328,9 +263,22 @@ impl Queue {
         // owner waits for.
         let pages = self.rx.is_starved() && self.rx.pool.await_return(&self.waker);
         // Both rings are asked, even if the first has work: an unasked ring stays silent.
-        let rx = self.rx.final_check()?;
+        let rx = self.rx.final_check(slots)?;
         let tx = self.tx.in_flight() > 0 && self.tx.final_check()?;
         Ok(pages || rx || tx)
+    }
+
+    /// Slots of the receive ring that the backend has answered and nobody has read, seen afresh.
+    ///
+    /// # Errors
+    /// As [`Self::receive`].
+    pub fn rx_waiting(&mut self) -> Result<usize, Error> {
+        Ok(usize::try_from(self.rx.unconsumed()?).unwrap_or(usize::MAX))
+    }
+
+    /// Pages that are posted in the receive ring.
+    pub fn rx_posted(&self) -> u32 {
+        self.rx.in_flight()
     }
 
     /// True if the receive ring has hardly a page: whatever brings it some may tell nobody.
@@ -403,6 +351,12 @@ impl Queue {
         self.rx.watch = Arc::clone(&watch);
         self.tx.watch = Arc::clone(&watch);
         self.watch = watch;
+    }
+
+    /// Has traces name the queue: one of several.
+    pub(crate) fn name_in_traces(&mut self, number: u16) {
+        self.rx.number = Some(number);
+        self.tx.number = Some(number);
     }
 
     /// The pools, receive and transmit, for inspection.

@@ -49,6 +49,8 @@ pub(crate) struct RxQueue {
     /// Responses read so far.
     pub answered: u64,
     pub watch: Arc<Watch>,
+    /// The queue's number for traces, where there are several.
+    pub number: Option<u16>,
     /// Something was posted since the last publish.
     unpublished: bool,
 }
@@ -66,6 +68,7 @@ impl RxQueue {
             linear: vec![0; LINEAR].into_boxed_slice(),
             answered: 0,
             watch: Arc::default(),
+            number: None,
             unpublished: false,
         }
     }
@@ -88,6 +91,7 @@ impl RxQueue {
             self.unpublished = true;
             if traces {
                 self.watch.event(&Event {
+                    queue: self.number,
                     id: Some(slot),
                     gref: Some(gref),
                     ..Event::new("rx", What::Request)
@@ -192,6 +196,7 @@ impl RxQueue {
         for (index, fragment) in packet.fragments.iter().enumerate() {
             let last = index + 1 == packet.fragments.len();
             self.watch.event(&Event {
+                queue: self.number,
                 id: Some(fragment.slot),
                 gref: gref(fragment.slot),
                 offset: Some(fragment.offset),
@@ -204,6 +209,7 @@ impl RxQueue {
         // Extra infos, or slots of a packet that makes no sense.
         for &slot in &packet.unused {
             self.watch.event(&Event {
+                queue: self.number,
                 id: Some(slot),
                 gref: gref(slot),
                 flags: &["no_data"],
@@ -289,9 +295,11 @@ impl RxQueue {
         Ok(self.ring.unconsumed_now()?.into())
     }
 
-    /// Asks for an event after the next response and looks once more. True if there is work.
-    pub fn final_check(&mut self) -> Result<bool, Error> {
-        Ok(self.ring.final_check(1)?)
+    /// Asks for an event after the `slots`-th response from here and looks once more. True if there is work.
+    pub fn final_check(&mut self, slots: u32) -> Result<bool, Error> {
+        // More than are posted would never be answered.
+        let slots = slots.min(self.ring.in_flight());
+        Ok(self.ring.final_check(slots)?)
     }
 
     /// Withdraws the pages that the backend has not answered: it may write to them still.

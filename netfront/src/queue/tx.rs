@@ -49,6 +49,8 @@ pub(crate) struct TxQueue {
     asked: ArrayVec<u16, { SLOTS as usize }>,
     pub(super) multicast: Told,
     pub watch: Arc<Watch>,
+    /// The queue's number for traces, where there are several.
+    pub number: Option<u16>,
     /// Something was pushed since the last publish.
     unpublished: bool,
 }
@@ -66,6 +68,7 @@ impl TxQueue {
             asked: ArrayVec::new(),
             multicast: Told::default(),
             watch: Arc::default(),
+            number: None,
             unpublished: false,
         }
     }
@@ -298,6 +301,7 @@ impl TxQueue {
         for (index, fragment) in fragments.iter().enumerate() {
             let last = index + 1 == fragments.len();
             self.watch.event(&Event {
+                queue: self.number,
                 id: Some(fragment.id),
                 gref: Some(fragment.gref),
                 offset: Some(fragment.offset),
@@ -318,6 +322,7 @@ impl TxQueue {
             _ => "error",
         };
         self.watch.event(&Event {
+            queue: self.number,
             id: (status != "null").then_some(id),
             status,
             ..Event::new("tx", What::Response)

@@ -42,6 +42,8 @@ pub(crate) struct Event<'a> {
     /// `rx`, `tx`, or empty for both.
     pub ring: &'static str,
     pub what: What,
+    /// Of several queues.
+    pub queue: Option<u16>,
     pub id: Option<u16>,
     pub gref: Option<u32>,
     pub offset: Option<u16>,
@@ -57,6 +59,7 @@ impl Event<'_> {
         Self {
             ring,
             what,
+            queue: None,
             id: None,
             gref: None,
             offset: None,
@@ -132,8 +135,9 @@ impl Watch {
     }
 }
 
-fn numbers(event: &Event<'_>) -> [(&'static str, Option<u32>); 4] {
+fn numbers(event: &Event<'_>) -> [(&'static str, Option<u32>); 5] {
     [
+        ("queue", event.queue.map(u32::from)),
         ("id", event.id.map(u32::from)),
         ("gref", event.gref),
         ("offset", event.offset.map(u32::from)),
@@ -145,7 +149,8 @@ fn text(into: &mut Vec<u8>, time: Duration, event: &Event<'_>) -> std::io::Resul
     let (seconds, nanos) = (time.as_secs(), time.subsec_nanos());
     let (ring, what) = (event.ring, event.what.name());
     // Aligned up to the numbers, where there are any.
-    let width = if event.id.is_some() { 8 } else { 0 };
+    let numbered = event.id.is_some() || event.queue.is_some();
+    let width = if numbered { 8 } else { 0 };
     write!(into, "{seconds}.{nanos:09} {ring:<2} {what:<width$}")?;
     for (name, value) in numbers(event) {
         if let Some(value) = value {
@@ -202,6 +207,7 @@ mod tests {
 
     fn response() -> Event<'static> {
         Event {
+            queue: Some(u16::MAX),
             id: Some(u16::MAX),
             gref: Some(u32::MAX),
             offset: Some(4095),
@@ -225,7 +231,7 @@ mod tests {
         text(&mut bytes, TIME, &Event::new("tx", What::Notify)).unwrap();
         let wanted = "\
 17.000000042 rx request  id 7 gref 1042
-17.000000042 rx response id 65535 gref 4294967295 offset 4095 size 65535 flags data_validated,gso_tcpv4,hash,more_data status unexpected_extra
+17.000000042 rx response queue 65535 id 65535 gref 4294967295 offset 4095 size 65535 flags data_validated,gso_tcpv4,hash,more_data status unexpected_extra
 17.000000042 tx notify\n";
         assert_eq!(String::from_utf8(bytes).unwrap(), wanted);
     }
@@ -234,7 +240,7 @@ mod tests {
     fn a_json_line_is_an_object() {
         let mut bytes = Vec::new();
         json(&mut bytes, TIME, &response()).unwrap();
-        let wanted = r#"{"schema":1,"time":17.000000042,"ring":"rx","what":"response","id":65535,"gref":4294967295,"offset":4095,"size":65535,"flags":["data_validated","gso_tcpv4","hash","more_data"],"status":"unexpected_extra"}"#;
+        let wanted = r#"{"schema":1,"time":17.000000042,"ring":"rx","what":"response","queue":65535,"id":65535,"gref":4294967295,"offset":4095,"size":65535,"flags":["data_validated","gso_tcpv4","hash","more_data"],"status":"unexpected_extra"}"#;
         assert_eq!(String::from_utf8(bytes).unwrap(), format!("{wanted}\n"));
     }
 

@@ -85,6 +85,8 @@ interface_calls! {
     attach = libc::TUNSETIFF;
     /// TUNGETIFF: which interface a descriptor is attached to, with which flags.
     attached = libc::TUNGETIFF;
+    /// TUNSETQUEUE: detach one of several queues, or attach it again.
+    set_queue = libc::TUNSETQUEUE;
     get_flags = libc::SIOCGIFFLAGS;
     set_flags = libc::SIOCSIFFLAGS;
     get_mtu = libc::SIOCGIFMTU;

@@ -35,6 +35,7 @@ pub struct Tap {
     name: String,
     vnet_header: bool,
     multi_queue: bool,
+    attached: bool,
 }
 
 impl Tap {
@@ -102,6 +103,26 @@ impl Tap {
         Tap::prepare(file, control, name, self.vnet_header, self.multi_queue)
     }
 
+    /// Detaches this queue of several from the interface, or attaches it again: while it is detached the kernel gives
+    /// it no frames, and spreads them over the others. One queue at least must stay.
+    ///
+    /// # Errors
+    /// [`Error::Setting`], for example for a TAP that was opened with one queue.
+    pub fn set_attached(&mut self, attached: bool) -> Result<(), Error> {
+        if self.attached == attached {
+            return Ok(());
+        }
+        let flag = match attached {
+            true => libc::IFF_ATTACH_QUEUE,
+            false => libc::IFF_DETACH_QUEUE,
+        };
+        let mut request = self.request()?.with((flag as u16).to_ne_bytes());
+        ioctl::set_queue(self.file.as_fd(), &mut request)
+            .map_err(|errno| self.refused("attaching or detaching a queue", errno))?;
+        self.attached = attached;
+        Ok(())
+    }
+
     fn prepare(
         file: OwnedFd,
         control: OwnedFd,
@@ -115,6 +136,7 @@ impl Tap {
             name,
             vnet_header,
             multi_queue,
+            attached: true,
         };
         if vnet_header {
             // Size and byte order belong to the descriptor, so they are set on every one. Without

@@ -196,6 +196,61 @@ fn a_second_queue_is_attached_from_a_thread_in_another_namespace() {
 }
 
 #[test]
+fn a_queue_that_is_detached_gets_no_frames_and_one_that_is_attached_again_does() {
+    isolated(|| {
+        let first = Tap::open(TapOptions {
+            name: "xn0".into(),
+            queues: 2,
+            vnet_header: true,
+        });
+        let first = first.unwrap();
+        let mut second = first.add_queue().unwrap();
+        ip("addr add 10.9.0.1/24 dev xn0");
+        first.set_up(true).unwrap();
+        let socket = UdpSocket::bind("10.9.0.1:0").unwrap();
+        // Nobody is asked who has the address. Each port is a flow.
+        ip("neigh add 10.9.0.2 lladdr 02:00:00:00:00:02 dev xn0");
+        let came = |tap: &Tap| {
+            let (mut header, mut bytes) = ([0; HEADER_SIZE], vec![0; 65_600]);
+            let mut frames = 0;
+            while let Some(len) = tap
+                .receive(&mut header, &mut [IoSliceMut::new(&mut bytes)])
+                .unwrap()
+            {
+                // UDP over IPv4, and none of the kernel's own.
+                frames += u32::from(len > 42 && bytes[12..14] == [8, 0] && bytes[23] == 17);
+            }
+            frames
+        };
+        let frames_by = |second: &Tap| {
+            let _before = (came(&first), came(second));
+            for port in 2000..2200 {
+                socket.send_to(&[7; 20], ("10.9.0.2", port)).unwrap();
+            }
+            let deadline = Instant::now() + PATIENCE;
+            let mut sum = (0, 0);
+            while sum.0 + sum.1 < 200 && Instant::now() < deadline {
+                sum = (sum.0 + came(&first), sum.1 + came(second));
+            }
+            sum
+        };
+        let (by_first, by_second) = frames_by(&second);
+        assert!(by_first > 0 && by_second > 0, "{by_first} {by_second}");
+        second.set_attached(false).unwrap();
+        assert_eq!(frames_by(&second).0, 200);
+        second.set_attached(true).unwrap();
+        let (by_first, by_second) = frames_by(&second);
+        assert!(by_first > 0 && by_second > 0, "{by_first} {by_second}");
+        let mut single = tap("xn1");
+        single.set_attached(true).expect("it is");
+        assert!(matches!(
+            single.set_attached(false),
+            Err(Error::Setting { .. })
+        ));
+    });
+}
+
+#[test]
 fn a_descriptor_is_taken_over_with_what_it_was_opened_with() {
     isolated(|| {
         let first = tap("xn0");

@@ -7,8 +7,11 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
-use netback_sim::BackendHandle;
-use netfront_tests::stage::{source, Stage};
+use hypervisor::sim::server::Options;
+use netback_sim::peer::{Pace, Source};
+use netback_sim::traffic::{Generator, Sizes};
+use netback_sim::{Backend, BackendHandle, Config};
+use netfront_tests::stage::{source, Stage, FRONT};
 use netfront_tests::{until, Guarded};
 use serde_json::Value;
 
@@ -27,12 +30,32 @@ pub struct World {
 }
 
 impl World {
-    /// With packets under way.
+    /// With packets under way, by one queue: what a driver shows must not depend on the machine's processors.
     pub fn new(arguments: &[&str]) -> Self {
         let stage = Stage::new();
         let backend = stage.backend(0, source(&FRAME.to_string(), 5000, 0));
+        Self::of(stage, backend, 1, arguments)
+    }
+
+    /// The same by so many queues, with frames of many flows: some for each queue.
+    pub fn with_queues(queues: u16, arguments: &[&str]) -> Self {
+        let stage = Stage::with(Options::new().grant_limit(4096));
+        let generator = Generator::new(Sizes::Fixed(FRAME), 64).unwrap();
+        let pace = Pace {
+            rate: 5000,
+            ..Pace::default()
+        };
+        let mut config = Config::new(FRONT, Source::new(generator, pace));
+        config.features.multi_queue_max = queues;
+        let backend = Backend::start(&stage.back, config).unwrap();
+        Self::of(stage, backend, queues, arguments)
+    }
+
+    fn of(stage: Stage, backend: BackendHandle, queues: u16, arguments: &[&str]) -> Self {
         let driver = netfront()
-            .args(["-q", "run", "--echo", "--sim"])
+            .args(["-q", "run", "--echo", "--queues"])
+            .arg(queues.to_string())
+            .arg("--sim")
             .arg(&stage.socket)
             .args(arguments)
             .stdout(Stdio::null())

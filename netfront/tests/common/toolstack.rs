@@ -1,6 +1,7 @@
 //! The store in the test's hands: what a toolstack writes, and a backend's state by hand.
 
-use hypervisor::{sim, Permission, Rights, Store, StoreClient};
+use hypervisor::{sim, GrantRef, Permission, Port, Rights, Store, StoreClient};
+use netfront::queue::{Ports, QueueKeys};
 
 use super::{until, World, BACK, FRONT};
 
@@ -92,6 +93,22 @@ impl Toolstack {
         until(&format!("frontend state {state}"), || {
             self.front_state() == state
         });
+    }
+
+    /// A number that the frontend published.
+    pub fn number(&mut self, key: &str) -> u32 {
+        let value = self.read_front(key).expect(key);
+        value.parse().expect("a number")
+    }
+
+    /// What a frontend with one queue and one event channel published, as soon as it is Connected.
+    pub fn published(&mut self) -> QueueKeys {
+        self.wait_front("4");
+        QueueKeys {
+            tx_ring: GrantRef(self.number("tx-ring-ref")),
+            rx_ring: GrantRef(self.number("rx-ring-ref")),
+            ports: Ports::Shared(Port(self.number("event-channel"))),
+        }
     }
 
     pub fn store(&mut self) -> &mut dyn Store {

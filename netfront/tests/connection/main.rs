@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `handshake` | from any state of the backend to Connected, and what is written on the way |
 //! | `offer` | what is read: features, defaults, addresses, missing keys |
+//! | `queues` | the keys of several queues |
 //! | `changes` | what is reported while connected |
 //! | `closing` | the goodbye, and when pages are freed |
 //! | `orders` | every pair of states, legal and illegal, from either side |
@@ -17,6 +18,7 @@ mod common;
 mod handshake;
 mod offer;
 mod orders;
+mod queues;
 mod service;
 
 use std::thread::{self, JoinHandle};
@@ -83,14 +85,7 @@ fn connected(world: &World, toolstack: &mut Toolstack, client: StoreClient) -> C
 
 /// Waits for a frontend to publish its keys, maps its rings, and connects.
 fn attach(world: &World, toolstack: &mut Toolstack) -> Back {
-    toolstack.wait_front("4");
-    let mut number = |key| toolstack.read_front(key).unwrap().parse().unwrap();
-    let keys = QueueKeys {
-        tx_ring: GrantRef(number("tx-ring-ref")),
-        rx_ring: GrantRef(number("rx-ring-ref")),
-        ports: Ports::Shared(Port(number("event-channel"))),
-    };
-    let back = world.attach(&keys);
+    let back = world.attach(&toolstack.published());
     toolstack.back("state", 4);
     back
 }

@@ -1,4 +1,4 @@
-//! The parts of the receive engine, each by itself, in a time that the test makes.
+//! The parts of the receive engine, each by itself, in a time that the test makes; and the threads that run on them.
 //!
 //! | file | what is in it |
 //! | --- | --- |
@@ -8,15 +8,19 @@
 //! | `holding` | consumers that are behind |
 //! | `order` | packets of a connection keep their order over any changes of workers and cores |
 //! | `lanes` | the worker's side: its lanes are polled like queues |
+//! | `receiver` | a queue and its consumer, by all of these |
+//! | `cores` | queues on event cores, with workers or without, in threads |
 //!
 //! What they do together, under load, is in the package `netfront-tests`, `tests/engine`.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "../common/mod.rs"]
 mod common;
+mod cores;
 mod holding;
 mod lanes;
 mod order;
+mod receiver;
 mod source;
 mod top_half;
 mod turns;

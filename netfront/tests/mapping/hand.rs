@@ -3,7 +3,6 @@
 use std::thread;
 
 use hypervisor::{Access, EventChannels, GrantRef, MappedPages, Port};
-use netfront::queue::{Ports, QueueKeys};
 use netfront::{Device, QueueConfig};
 use xen_ring::{
     BackRing, Control, ControlMessage, ControlRequest, ControlResponse, ControlStatus, GrefEntry,
@@ -30,15 +29,9 @@ impl Hand {
         let front = world.front.clone();
         let connecting =
             thread::spawn(move || Device::builder(0).queue(queue).connect(&front).unwrap());
-        toolstack.wait_front("4");
-        let mut number = |key| toolstack.read_front(key).unwrap().parse().unwrap();
-        let keys = QueueKeys {
-            tx_ring: GrantRef(number("tx-ring-ref")),
-            rx_ring: GrantRef(number("rx-ring-ref")),
-            ports: Ports::Shared(Port(number("event-channel"))),
-        };
-        let (ring, port) = (number("ctrl-ring-ref"), number("event-channel-ctrl"));
-        let mut back = world.attach(&keys);
+        let mut back = world.attach(&toolstack.published());
+        let ring = toolstack.number("ctrl-ring-ref");
+        let port = toolstack.number("event-channel-ctrl");
         let page = back
             .memory
             .map(&[GrantRef(ring)], Access::ReadWrite)

@@ -4,11 +4,13 @@
 //! | --- | --- |
 //! | `shows` | status, counters, rates, metrics |
 //! | `told` | kick, pause, resume, stop, and nonsense |
+//! | `queues` | the same of several queues |
 //! | `recordings` | captures and traces |
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "../common/driver.rs"]
 mod driver;
+mod queues;
 mod recordings;
 mod shows;
 mod told;

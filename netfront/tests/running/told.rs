@@ -49,6 +49,28 @@ fn a_kick_notifies_the_backend_at_once() {
     until("the kick", || sent() == before + 2);
 }
 
+/// L-1: how packets are received is chosen while the driver runs, and packets pass in each mode.
+#[test]
+fn a_running_driver_changes_its_mode_when_it_is_told_to() {
+    let world = World::new(&["--mode", "interrupt", "--restart-limit", "10"]);
+    assert_eq!(world.json(&["mode", "--json"])["mode"], "interrupt");
+    let status = world.json(&["status", "--json"]);
+    assert_eq!(status["vifs"][0]["restart_limit"], "fixed(10)");
+    for mode in ["poll", "adaptive", "interrupt"] {
+        let told = world.json(&["mode", mode, "--json"]);
+        assert_eq!((&told["ok"], &told["mode"]), (&true.into(), &mode.into()));
+        let before = world.received();
+        until("packets", || world.received() > before + 300);
+    }
+    let wrong = world.ask(r#"{"command":"mode","mode":"often"}"#);
+    let error = wrong["error"].as_str().unwrap();
+    assert!(
+        error.contains("wanted interrupt, adaptive or poll"),
+        "{error}"
+    );
+    assert_eq!(world.json(&["mode", "--json"])["mode"], "interrupt");
+}
+
 #[test]
 fn whoever_asks_nonsense_is_told_what_may_be_asked() {
     let world = World::new(&[]);
@@ -63,7 +85,7 @@ fn whoever_asks_nonsense_is_told_what_may_be_asked() {
         assert_eq!(answer["schema"], 1, "{line}: {answer}");
         assert!(answer["error"].is_string(), "{line}: {answer}");
         for name in [
-            "stats", "status", "kick", "pause", "resume", "capture", "trace", "stop",
+            "stats", "status", "kick", "pause", "resume", "mode", "capture", "trace", "stop",
         ] {
             assert!(answer["known"][name].is_string(), "{name}: {answer}");
         }

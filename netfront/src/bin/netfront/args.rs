@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use netback_sim::traffic::Sizes;
 use netfront::control::HashKey;
+use netfront::engine::moderation::Mode;
+use netfront::engine::restart::Policy as RestartLimit;
 use netfront::PoolPolicy;
 
 use crate::config::Loaded;
@@ -140,6 +142,13 @@ The connection stays. The rings fill up, and whoever sends has to wait, or loses
     Pause(crate::orders::Order),
     /// End a pause.
     Resume(crate::orders::Order),
+    /// Show or change how a running driver learns of packets: interrupt, adaptive or poll.
+    #[command(after_help = "Examples:\n  \
+netfront mode                            which one it is\n  \
+netfront mode poll --vif 0               look without end: the least latency, for a whole CPU\n  \
+netfront mode adaptive --vif 0           events while there is little, looks while there is much\n\n\
+It holds at once and until the driver ends; `run --mode` says what it starts with.")]
+    Mode(crate::orders::ModeOrder),
     /// Have a running driver say goodbye to its backend and end, as SIGTERM does.
     Stop(crate::orders::Order),
     /// Say that the machine can still be reached: what `run --take-over` took, it keeps.
@@ -246,6 +255,14 @@ pub struct Run {
     /// The queue of each remainder of the hash by the length of this list, as in 0,1,0,2 [default: spread over all].
     #[arg(long, value_name = "QUEUES", value_delimiter = ',', requires = "hash")]
     pub hash_mapping: Vec<u32>,
+    /// How the driver learns of packets: by events (interrupt), by looking (poll, which takes a whole CPU), or by
+    /// whichever is cheaper at the time (adaptive). Later: `netfront mode`.
+    #[arg(long, value_name = "MODE", default_value_t)]
+    pub mode: Mode,
+    /// Rounds of packets before the thread sees to anything else: a number, adaptive, time (only the bound of 2 ms), or
+    /// burst (as FreeBSD's polling).
+    #[arg(long, value_name = "LIMIT", default_value = "adaptive")]
+    pub restart_limit: RestartLimit,
     /// Seconds that each step of the handshake may take.
     #[arg(long, default_value_t = 10, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(1..=3600))]
@@ -257,6 +274,10 @@ pub struct Run {
 
 #[derive(Debug, Clone, Args)]
 pub struct QueueOptions {
+    /// Queues, each with rings, pages and a thread of its own; fewer where the backend or the limit of shared pages allows no
+    /// more [default: one a processor, 8 at most].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub queues: Option<u16>,
     /// What happens to a page after its packet: pool, per-packet, copy-always or no-recycle.
     #[arg(long, default_value_t = PoolPolicy::Pool)]
     pub policy: PoolPolicy,

@@ -132,8 +132,12 @@ pub fn ask(path: &Path, request: &Value) -> std::io::Result<Value> {
 
 /// Asks a driver, and takes an answer that says `error` for a failure.
 pub fn order(path: &Path, command: &str) -> Result<Value, Failure> {
-    let reply = ask(path, &json!({ "command": command }))
-        .map_err(unanswered(path, "is `netfront run` up?"))?;
+    tell(path, &json!({ "command": command }))
+}
+
+/// The same with a question that has more to say than its command.
+pub fn tell(path: &Path, question: &Value) -> Result<Value, Failure> {
+    let reply = ask(path, question).map_err(unanswered(path, "is `netfront run` up?"))?;
     accepted(reply)
 }
 

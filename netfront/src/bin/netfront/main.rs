@@ -8,7 +8,7 @@
 //! | `run`, `control` | a vif in service, and the socket at which it is asked and told |
 //! | `stats`, `status`, `top` | what a running driver shows |
 //! | `capture`, `recording` | its packets as pcap, its rings line by line |
-//! | `orders` | `kick`, `pause`, `resume`, `stop` |
+//! | `orders` | `kick`, `pause`, `resume`, `mode`, `stop` |
 //! | `metrics` | Prometheus |
 //! | `takeover` | `run --take-over` and `confirm`: the vif of an interface that is in use, and back by itself |
 //! | `probe` | could a vif be used here, and what mends it? |
@@ -25,6 +25,7 @@ mod args;
 mod bench;
 mod capture;
 mod config;
+mod consumers;
 mod control;
 mod demo;
 mod failure;
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
         Command::Kick(args) => orders::order(&args, "kick"),
         Command::Pause(args) => orders::order(&args, "pause"),
         Command::Resume(args) => orders::order(&args, "resume"),
+        Command::Mode(args) => orders::mode(&args),
         Command::Stop(args) => orders::order(&args, "stop"),
         Command::Confirm(args) => takeover::confirm::confirm(&args),
         Command::Reset(args) => reset::reset(&args),

@@ -1,9 +1,9 @@
 //! What a service manager is told (sd_notify), if there is one: when the vif is connected, how it is, and that the
 //! queue's thread lives.
 //!
-//! The proof of life costs the data path nothing: it is that some counter moved. After each look the queue's thread is
-//! woken, which it counts: however idle it is, something has moved by the next look. While there is no connection, each
-//! attempt to get one counts; its waits have deadlines.
+//! The proof of life costs the data path nothing: it is that some counter moved of each queue. After each look the queues'
+//! threads are woken, which they count: however idle they are, something has moved by the next look. While there is no
+//! connection, each attempt to get one counts; its waits have deadlines.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -27,10 +27,11 @@ pub struct Manager {
     patience: Duration,
 }
 
-/// Everything that moves when the queue's thread does.
-#[derive(PartialEq, Default)]
+/// Everything that moves when the queues' threads do.
+#[derive(Default)]
 struct Pulse {
-    counters: Snapshot,
+    /// Of each queue of the connection.
+    counters: Vec<Snapshot>,
     connections: u64,
     attempts: u64,
 }
@@ -38,10 +39,18 @@ struct Pulse {
 impl Pulse {
     fn of(service: &Service) -> Self {
         Self {
-            counters: service.stats().snapshot(),
+            counters: service.snapshots(),
             connections: service.connections.load(Ordering::Relaxed),
             attempts: service.attempts.load(Ordering::Relaxed),
         }
+    }
+
+    /// True if all threads that there are have moved since `earlier`, or there is another connection.
+    fn moved_since(&self, earlier: &Self) -> bool {
+        let same_connection = self.counters.len() == earlier.counters.len()
+            && (self.connections, self.attempts) == (earlier.connections, earlier.attempts);
+        let mut queues = self.counters.iter().zip(&earlier.counters);
+        !same_connection || queues.all(|(now, then)| now != then)
     }
 }
 
@@ -84,17 +93,17 @@ impl Manager {
             self.tell(&[NotifyState::Watchdog, NotifyState::Status(&status(service))]);
         } else {
             tracing::error!(
-                "the queue's thread has not moved for {:?}: the service manager's watchdog is left to end it",
+                "a queue's thread has not moved for {:?}: the service manager's watchdog is left to end it",
                 self.beat.elapsed()
             );
         }
         service.wake();
     }
 
-    /// True if the queue's thread moved since the last look, or may be waiting for the backend.
+    /// True if the queues' threads moved since the last look, or may be waiting for the backend.
     fn lives(&mut self, service: &Service) -> bool {
         let pulse = Pulse::of(service);
-        if pulse != self.pulse {
+        if pulse.moved_since(&self.pulse) {
             (self.pulse, self.beat) = (pulse, Instant::now());
             return true;
         }
@@ -164,5 +173,21 @@ mod tests {
         service.stats().polls.add(1);
         assert!(manager.lives(&service));
         assert!(!manager.lives(&service));
+    }
+
+    #[test]
+    fn a_thread_that_stands_still_is_found_although_that_of_another_queue_moves() {
+        let queues = |counted: [u64; 2]| Pulse {
+            counters: counted.map(|polls| Snapshot(vec![("polls", polls)])).into(),
+            ..Pulse::default()
+        };
+        assert!(queues([2, 2]).moved_since(&queues([1, 1])));
+        assert!(!queues([2, 1]).moved_since(&queues([1, 1])));
+        // Another connection, with one queue.
+        let one = Pulse {
+            counters: vec![Snapshot(vec![("polls", 1)])],
+            ..Pulse::default()
+        };
+        assert!(one.moved_since(&queues([1, 1])));
     }
 }

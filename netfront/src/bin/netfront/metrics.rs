@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::control::Subject;
 use crate::failure::Failure;
-use crate::stats::{flat, meanings};
+use crate::stats::{by_queue, flat, meanings};
 
 /// Where metrics are given out.
 #[derive(Debug, Clone, Args)]
@@ -90,7 +90,33 @@ fn text(report: &Value) -> String {
         let is_level = LEVELS.contains(&name.as_str());
         metric(&name, is_level, meaning, value.to_string());
     }
+    queues(report, &mut text);
     text
+}
+
+/// The counters of each of several queues: under names of their own, since the sum over all series of a name must not count
+/// a packet twice.
+fn queues(report: &Value, text: &mut String) {
+    let vif = &report["vif"];
+    let queues = by_queue(report);
+    for (name, _, meaning) in netfront::QueueStats::default().table() {
+        let (kind, suffix) = match LEVELS.contains(&name) {
+            true => ("gauge", ""),
+            false => ("counter", "_total"),
+        };
+        let series = format!("netfront_queue_{name}{suffix}");
+        let mut head = Some(format!(
+            "# HELP {series} {meaning}\n# TYPE {series} {kind}\n"
+        ));
+        for (queue, counters) in &queues {
+            if let Some((_, value)) = counters.iter().find(|(known, _)| *known == name) {
+                text.push_str(&head.take().unwrap_or_default());
+                text.push_str(&format!(
+                    "{series}{{vif=\"{vif}\",queue=\"{queue}\"}} {value}\n"
+                ));
+            }
+        }
+    }
 }
 
 /// What is on (1) or off (0).
@@ -149,7 +175,24 @@ mod tests {
         names.sort();
         names.dedup_by_key(|line| line.split('{').next());
         assert_eq!(names.len(), all, "a metric stands there twice");
+        assert!(!text.contains("netfront_queue_"), "one queue is the sum");
         let helpless = |line: &&str| line.starts_with("# HELP") && !line.ends_with('.');
         assert_eq!(text.lines().find(helpless), None);
+    }
+    #[test]
+    fn several_queues_have_series_of_their_own_with_the_queue_as_a_label() {
+        let queue = |number: u64| json!({ "queue": number, "counters": { "rx_packets": number + 3, "pool_free": 9 } });
+        let report = json!({
+            "vif": 1, "counters": { "rx_packets": 7 }, "queues": [queue(0), queue(1)],
+        });
+        let text = text(&report);
+        for wanted in [
+            "# TYPE netfront_queue_rx_packets_total counter\nnetfront_queue_rx_packets_total{vif=\"1\",queue=\"0\"} 3\n\
+             netfront_queue_rx_packets_total{vif=\"1\",queue=\"1\"} 4\n",
+            "# TYPE netfront_queue_pool_free gauge\nnetfront_queue_pool_free{vif=\"1\",queue=\"0\"} 9\n",
+            "netfront_rx_packets_total{vif=\"1\"} 7\n",
+        ] {
+            assert!(text.contains(wanted), "{wanted}\n{text}");
+        }
     }
 }

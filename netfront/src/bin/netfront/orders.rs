@@ -1,6 +1,8 @@
-//! `netfront kick`, `pause`, `resume`, `stop`: one word to a driver that runs.
+//! `netfront kick`, `pause`, `resume`, `mode`, `stop`: a word or two to a driver that runs.
 
 use clap::Args;
+use netfront::engine::moderation::Mode;
+use serde_json::json;
 
 use crate::control::{self, Which};
 use crate::failure::Failure;
@@ -14,6 +16,35 @@ pub struct Order {
     /// As JSON, in one line.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Which driver, and the mode that it gets.
+#[derive(Debug, Args)]
+pub struct ModeOrder {
+    /// interrupt, adaptive or poll; without one it is only shown.
+    #[arg(value_name = "MODE")]
+    pub mode: Option<Mode>,
+    #[command(flatten)]
+    pub which: Which,
+    /// As JSON, in one line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Shows the mode of a driver, or changes it.
+pub fn mode(args: &ModeOrder) -> Result<(), Failure> {
+    let place = args.which.one()?;
+    let mode = args.mode.map(|mode| mode.to_string());
+    let question = json!({ "command": "mode", "mode": mode });
+    let reply = control::tell(&place.socket, &question)?;
+    match args.json {
+        true => say!("{reply}"),
+        false => {
+            let mode = reply["mode"].as_str().unwrap_or("unknown");
+            say!("vif {}: {mode}", reply["vif"]);
+        }
+    }
+    Ok(())
 }
 
 /// Tells `command` to a driver.

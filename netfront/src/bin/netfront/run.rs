@@ -5,17 +5,19 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use netfront::consumer::{Consumer, Echo, Tap};
 use netfront::control::HashConfig;
-use netfront::engine::{serve, Service};
+use netfront::device::thread_name;
+use netfront::engine::moderation::SharedMode;
+use netfront::engine::receiver::Tuning;
+use netfront::engine::{serve_queues, Service};
 use netfront::stats::Snapshot;
 use netfront::{Builder, Device, QueueConfig, Wants};
-use netfront_tap::TapOptions;
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::args::{QueueOptions, Run};
 use crate::config::Loaded;
+use crate::consumers::{consumers, Consumers};
 use crate::control::{self, Subject};
 use crate::failure::{code, Failure};
 use crate::ground::{control_socket, domain};
@@ -26,8 +28,18 @@ use crate::output::say;
 use crate::recording::Recording;
 use crate::takeover::{self, driver::Taken};
 
+/// Queues that a machine of many processors gets without being asked; the kernel's netfront stops there too.
+const QUEUES: usize = 8;
+
 impl QueueOptions {
-    /// How the command line wants the queue.
+    /// How many queues the command line wants.
+    pub fn count(&self) -> usize {
+        let processors = || std::thread::available_parallelism().map_or(1, usize::from);
+        self.queues
+            .map_or_else(|| processors().min(QUEUES), usize::from)
+    }
+
+    /// How the command line wants each queue.
     pub fn config(&self) -> QueueConfig {
         QueueConfig {
             rx_pages: self.rx_pages as usize,
@@ -74,6 +86,21 @@ impl Run {
     }
 }
 
+/// A mapping of the hashes that names a queue which there cannot be: the backend would refuse all of it.
+fn check_mapping(args: &Run) -> Result<(), Failure> {
+    let queues = args.queue.count();
+    match args.hash_mapping.iter().max() {
+        Some(&highest) if highest as usize >= queues => Err(Failure::Class {
+            code: code::SETTING,
+            text: format!(
+                "--hash-mapping names queue {highest}, and there are {queues} (0 to {}): raise --queues or change the mapping",
+                queues - 1
+            ),
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// Connects a vif and keeps it connected until a signal.
 pub fn run(args: Run) -> Result<(), Failure> {
     match args.take_over {
@@ -85,6 +112,7 @@ pub fn run(args: Run) -> Result<(), Failure> {
 /// The same in this process, for a vif that is free or was `taken` over.
 pub fn drive(mut args: Run, taken: Option<&Arc<Taken>>) -> Result<(), Failure> {
     control::started();
+    check_mapping(&args)?;
     let (bell, held) = Bell::new(args.file.is_some())?;
     let domain = domain(&args.ground)?;
     let _held = match args.ground.sim {
@@ -101,8 +129,16 @@ pub fn drive(mut args: Run, taken: Option<&Arc<Taken>>) -> Result<(), Failure> {
     // Before anything is created or overwritten.
     control::claim(&path)?;
     make_room(&domain, &args);
-    let service = Arc::new(Service::default());
-    let (consumer, tap) = consumer(&args, taken)?;
+    let service = Arc::new(Service::tuned(Tuning {
+        mode: SharedMode::new(args.mode),
+        policy: args.restart_limit,
+        ..Tuning::default()
+    }));
+    let Consumers {
+        first,
+        others,
+        taps,
+    } = consumers(&args, taken)?;
     if let Some(taken) = taken {
         taken.watch(&service)?;
     }
@@ -110,7 +146,7 @@ pub fn drive(mut args: Run, taken: Option<&Arc<Taken>>) -> Result<(), Failure> {
         vif: args.vif,
         domain: domain.clone(),
         service: Arc::clone(&service),
-        tap,
+        taps,
         watch: Arc::default(),
         writers: Arc::default(),
         metrics: OnceLock::new(),
@@ -127,6 +163,7 @@ pub fn drive(mut args: Run, taken: Option<&Arc<Taken>>) -> Result<(), Failure> {
     let socket = control::serve(&path, Arc::clone(&subject))?;
     let _metrics = metrics::serve(&args.metrics, &subject)?;
     let builder: Builder = Device::builder(args.vif)
+        .queues(1 + others.len())
         .queue(args.queue.config())
         .wants(args.wants())
         .hash(args.hash())
@@ -135,17 +172,17 @@ pub fn drive(mut args: Run, taken: Option<&Arc<Taken>>) -> Result<(), Failure> {
         .watch(Arc::clone(&subject.watch));
 
     let worker = Arc::clone(&service);
-    // The queue's thread opens the event channel handle: the interrupt carries this name.
+    // The first queue's thread opens the event channel handle: the interrupt carries this name.
     let thread = std::thread::Builder::new()
-        .name(format!("nf{}q0", args.vif))
+        .name(thread_name(args.vif, 0))
         .spawn(move || {
-            let mut consumer = consumer;
+            let (mut first, mut others) = (first, others);
             let held = held;
-            match builder.connect_counting(&domain, Arc::clone(worker.stats())) {
+            match builder.connect_counting_each(&domain, Arc::clone(worker.all_stats())) {
                 Ok(device) => {
                     // Nobody hears it only when the main thread has gone.
                     let _ = (&held).write(b"c");
-                    serve(device, consumer.as_mut(), &worker)
+                    serve_queues(device, first.as_mut(), &mut others, &worker)
                 }
                 // Told to stop before it was connected: that is no failure.
                 Err(netfront::Error::Interrupted) if worker.stopping() => Ok(()),
@@ -229,12 +266,14 @@ fn reload(file: &mut Loaded) {
 /// pools are smaller, and say so.
 fn make_room(domain: &netfront::hypervisor::Domain, args: &Run) {
     const RINGS: usize = 2;
-    let config = args.queue.config();
-    let control = match args.queue.no_grant_mapping && args.hash.is_none() {
+    let options = &args.queue;
+    let config = options.config();
+    let queue = config.rx_limit + config.tx_pages + RINGS;
+    let control = match options.no_grant_mapping && args.hash.is_none() {
         true => 0,
         false => netfront::control::PAGES,
     };
-    let wanted = config.rx_limit + config.tx_pages + RINGS + control;
+    let wanted = queue * options.count() + control;
     if let Ok(Some(limit)) = domain.grant_limit() {
         if limit < wanted {
             match domain.raise_grant_limit(wanted) {
@@ -332,41 +371,6 @@ impl Bell {
     }
 }
 
-type Chosen = (
-    Box<dyn Consumer + Send>,
-    Option<Arc<netfront::consumer::TapCounters>>,
-);
-
-fn consumer(args: &Run, taken: Option<&Arc<Taken>>) -> Result<Chosen, Failure> {
-    Ok(match &args.tap {
-        Some(name) => {
-            let options = TapOptions {
-                name: name.clone(),
-                ..TapOptions::default()
-            };
-            let device = match &args.netns {
-                Some(namespace) => netfront_tap::Tap::open_in_namespace(namespace, options),
-                None => netfront_tap::Tap::open(options),
-            };
-            let mut tap = Tap::new(device.map_err(netfront::Error::from)?);
-            if let Some(taken) = taken {
-                taken.dress(&mut tap)?;
-            }
-            if args.multicast_filter {
-                tap.filter_multicast();
-            }
-            if args.netns.is_none() {
-                // Of the thread that opens the socket, so not those of a TAP in another namespace.
-                let name = tap.name().to_owned();
-                tap.announce_by(move || takeover::addresses(&name));
-            }
-            let counters = tap.counters();
-            (Box::new(tap), Some(counters))
-        }
-        None => (Box::new(Echo::default()), None),
-    })
-}
-
 /// A line a second, on a terminal only: a service's log is no place for it.
 struct Progress {
     shown: Instant,
@@ -393,7 +397,7 @@ impl Progress {
         if !self.terminal || elapsed < Duration::from_millis(900) {
             return;
         }
-        let now = service.stats().snapshot();
+        let now = service.snapshot();
         let delta = now.since(&self.before);
         let seconds = elapsed.as_secs_f64();
         let rate = |packets: &str, bytes: &str| {

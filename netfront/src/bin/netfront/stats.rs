@@ -61,6 +61,22 @@ pub fn flat(report: &Value) -> Vec<(String, u64)> {
     all
 }
 
+/// The counters of each queue, where there are several; otherwise [`flat`] has all that there is to tell.
+pub fn by_queue(report: &Value) -> Vec<(u64, Vec<(&str, u64)>)> {
+    let queues = report["queues"]
+        .as_array()
+        .filter(|queues| queues.len() > 1);
+    let mut all = Vec::new();
+    for queue in queues.into_iter().flatten() {
+        let counters = queue["counters"].as_object().into_iter().flatten();
+        let counters = counters.filter_map(|(name, value)| Some((name.as_str(), value.as_u64()?)));
+        if let Some(number) = queue["queue"].as_u64() {
+            all.push((number, counters.collect()));
+        }
+    }
+    all
+}
+
 /// Every counter's name with what it means.
 pub fn meanings() -> Vec<(String, &'static str)> {
     let queue = QueueStats::default().table();
@@ -86,6 +102,11 @@ fn text(report: &Value) -> String {
     let mut text = format!("vif {}, {state}\nNIC statistics:", report["vif"]);
     for (name, value) in flat(report) {
         text.push_str(&format!("\n     {name}: {value}"));
+    }
+    for (queue, counters) in by_queue(report) {
+        for (name, value) in counters {
+            text.push_str(&format!("\n     queue_{queue}_{name}: {value}"));
+        }
     }
     text
 }
@@ -123,6 +144,22 @@ mod tests {
             text(&report),
             "vif 2, connected\nNIC statistics:\n     rx_packets: 7\n     rx_bytes: 420\n     tap_written: 7"
         );
+    }
+
+    #[test]
+    fn of_several_queues_each_is_told_after_the_sum() {
+        let mut report = json!({
+            "vif": 2, "connected": true, "counters": { "rx_packets": 7 },
+            "queues": [{ "queue": 0, "counters": { "rx_packets": 7 } }],
+        });
+        let sum = "vif 2, connected\nNIC statistics:\n     rx_packets: 7";
+        assert_eq!(text(&report), sum, "one queue is the sum");
+        report["queues"] = json!([
+            { "queue": 0, "counters": { "rx_packets": 5 } },
+            { "queue": 1, "counters": { "rx_packets": 2 } },
+        ]);
+        let each = "\n     queue_0_rx_packets: 5\n     queue_1_rx_packets: 2";
+        assert_eq!(text(&report), format!("{sum}{each}"));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use serde_json::{json, Value};
 use crate::control::{self, Which, SCHEMA};
 use crate::failure::Failure;
 use crate::output::say;
+use crate::stats::by_queue;
 use crate::sysfs::Vif;
 
 /// Which vifs are shown.
@@ -112,8 +113,15 @@ fn text(report: &Value) -> String {
     }
     line("pool", pool(&report["counters"]));
     line("", pool_figures(&report["counters"]));
-    line("rings", rings(&report["counters"]));
+    let queues = report["queues"].as_array();
+    line(
+        "rings",
+        rings(&report["counters"], queues.map_or(1, Vec::len)),
+    );
     line("packets", packets(report));
+    for (queue, counters) in by_queue(report) {
+        line(&format!("queue {queue}"), one_queue(&counters));
+    }
     line("process", process(&report["process"]));
     if let Some(address) = report["metrics"].as_str() {
         line("metrics", address.to_owned());
@@ -234,12 +242,32 @@ fn pool_figures(counters: &Value) -> String {
     )
 }
 
-fn rings(counters: &Value) -> String {
+fn rings(counters: &Value, queues: usize) -> String {
     let slots = |name: &str| counters[name].as_u64().unwrap_or(0);
+    let all = SLOTS * queues.max(1) as u64;
     format!(
-        "rx {} of {SLOTS} slots posted, tx {} of {SLOTS} unanswered",
+        "rx {} of {all} slots posted, tx {} of {all} unanswered",
         slots("ring_rx_posted"),
         slots("ring_tx_unanswered")
+    )
+}
+
+/// What one of several queues has carried, and has.
+fn one_queue(counters: &[(&str, u64)]) -> String {
+    let number = |wanted: &str| {
+        let found = counters.iter().find(|(name, _)| *name == wanted);
+        found.map_or(0, |&(_, value)| value)
+    };
+    format!(
+        "in {} ({}), out {} ({}), {} of {} pages free, {} slots posted, {} unanswered",
+        number("rx_packets"),
+        bytes(number("rx_bytes") as f64),
+        number("tx_packets"),
+        bytes(number("tx_bytes") as f64),
+        number("pool_free"),
+        number("pool_granted"),
+        number("ring_rx_posted"),
+        number("ring_tx_unanswered")
     )
 }
 
@@ -350,6 +378,29 @@ vif 0  connected for 12 min, 00:16:3e:00:00:01, MTU 1500, carrier on, PAUSED
   packets   in 10 (2.0 KiB), out 1 (60 B), dropped 7
   process   pid 7, up 13 min, 9.0 MiB resident, 0.40 s of CPU (0.05 %), 1.5 wake-ups/s, 4 threads";
         assert_eq!(text(&report()), wanted);
+    }
+
+    #[test]
+    fn of_several_queues_each_has_a_line() {
+        let mut report = report();
+        let queue = |number: u64| {
+            let counters = json!({
+                "rx_packets": 5, "rx_bytes": 1024, "tx_packets": number, "tx_bytes": 30, "pool_free": 244,
+                "pool_granted": 384, "ring_rx_posted": 125, "ring_tx_unanswered": 3,
+            });
+            json!({ "queue": number, "counters": counters })
+        };
+        report["queues"] = json!([queue(0)]);
+        assert!(!text(&report).contains("queue 0"));
+        report["queues"] = json!([queue(0), queue(1)]);
+        let text = text(&report);
+        assert!(
+            text.contains("rx 250 of 512 slots posted, tx 6 of 512 unanswered"),
+            "{text}"
+        );
+        let wanted =
+            "  queue 1   in 5 (1.0 KiB), out 1 (30 B), 244 of 384 pages free, 125 slots posted, 3 unanswered";
+        assert!(text.contains(wanted), "{text}");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use crate::control::{self, Which, SCHEMA};
 use crate::failure::Failure;
 use crate::output::table;
+use crate::stats::by_queue;
 use crate::status::drops;
 
 /// What is shown, and how often.
@@ -59,6 +60,19 @@ struct Row {
     /// Of one processor.
     cpu_percent: f64,
     resident_bytes: u64,
+    pool_free: u64,
+    pool_granted: u64,
+    /// Where there are several.
+    queues: Vec<QueueRow>,
+}
+
+/// What one of several queues did.
+#[derive(Debug, PartialEq)]
+struct QueueRow {
+    queue: u64,
+    /// As those of the vif.
+    rx: (f64, f64),
+    tx: (f64, f64),
     pool_free: u64,
     pool_granted: u64,
 }
@@ -145,7 +159,33 @@ fn row(before: &Value, now: &Value, seconds: f64) -> Row {
         resident_bytes: level("process", "resident_bytes"),
         pool_free: level("counters", "pool_free"),
         pool_granted: level("counters", "pool_granted"),
+        queues: queue_rows(before, now, seconds),
     }
+}
+
+fn queue_rows(before: &Value, now: &Value, seconds: f64) -> Vec<QueueRow> {
+    let earlier = by_queue(before);
+    let count = |counters: &[(&str, u64)], wanted: &str| {
+        let found = counters.iter().find(|(name, _)| *name == wanted);
+        found.map_or(0, |&(_, value)| value)
+    };
+    let row = |(queue, counters): (u64, Vec<(&str, u64)>)| {
+        // A queue that was not there before has no rates yet.
+        let known = earlier.iter().find(|(number, _)| *number == queue);
+        let then = known.map_or(&counters, |(_, then)| then);
+        let rate = |name: &str| {
+            let added = count(&counters, name).saturating_sub(count(then, name));
+            added as f64 / seconds
+        };
+        QueueRow {
+            queue,
+            rx: (rate("rx_packets"), rate("rx_bytes") * 8.0 / 1e6),
+            tx: (rate("tx_packets"), rate("tx_bytes") * 8.0 / 1e6),
+            pool_free: count(&counters, "pool_free"),
+            pool_granted: count(&counters, "pool_granted"),
+        }
+    };
+    by_queue(now).into_iter().map(row).collect()
 }
 
 fn state(report: &Value) -> &'static str {
@@ -158,6 +198,40 @@ fn state(report: &Value) -> &'static str {
     } else {
         "up"
     }
+}
+
+/// The row of a vif, and below it one for each of several queues.
+fn cells(row: &Row) -> Vec<Vec<String>> {
+    let whole = |value: f64| format!("{value:.0}");
+    let rates = |rx: (f64, f64), tx: (f64, f64)| {
+        [
+            whole(rx.0),
+            format!("{:.2}", rx.1),
+            whole(tx.0),
+            format!("{:.2}", tx.1),
+        ]
+    };
+    let mut vif = vec![row.vif.to_string(), row.state.to_owned()];
+    vif.extend(rates(row.rx, row.tx));
+    vif.extend([
+        whole(row.drops),
+        row.pool_free.to_string(),
+        row.pool_granted.to_string(),
+        format!("{:.1}", row.wakeups),
+        format!("{:.1}", row.cpu_percent),
+        format!("{:.1}", row.resident_bytes as f64 / f64::from(1 << 20)),
+    ]);
+    let queues = row.queues.iter().map(|queue| {
+        let mut cells = vec![String::new(), format!("queue {}", queue.queue)];
+        cells.extend(rates(queue.rx, queue.tx));
+        let pages = [queue.pool_free, queue.pool_granted].map(|pages| pages.to_string());
+        cells.push(String::new());
+        cells.extend(pages);
+        cells.resize(vif.len(), String::new());
+        cells
+    });
+    let queues: Vec<_> = queues.collect();
+    std::iter::once(vif).chain(queues).collect()
 }
 
 /// The table for people.
@@ -176,31 +250,24 @@ fn picture(rows: &[Row]) -> String {
         "CPU %",
         "MiB",
     ];
-    let cells: Vec<Vec<String>> = rows
-        .iter()
-        .map(|row| {
-            vec![
-                row.vif.to_string(),
-                row.state.to_owned(),
-                format!("{:.0}", row.rx.0),
-                format!("{:.2}", row.rx.1),
-                format!("{:.0}", row.tx.0),
-                format!("{:.2}", row.tx.1),
-                format!("{:.0}", row.drops),
-                row.pool_free.to_string(),
-                row.pool_granted.to_string(),
-                format!("{:.1}", row.wakeups),
-                format!("{:.1}", row.cpu_percent),
-                format!("{:.1}", row.resident_bytes as f64 / f64::from(1 << 20)),
-            ]
-        })
-        .collect();
+    let cells: Vec<Vec<String>> = rows.iter().flat_map(cells).collect();
     table(&header, &cells)
 }
 
 /// The table for programs, in one line.
 fn line(rows: &[Row], time: Duration) -> String {
     let round = |value: f64| (value * 1000.0).round() / 1000.0;
+    let queue = |queue: &QueueRow| {
+        json!({
+            "queue": queue.queue,
+            "rx_packets_per_second": round(queue.rx.0),
+            "rx_mbit_per_second": round(queue.rx.1),
+            "tx_packets_per_second": round(queue.tx.0),
+            "tx_mbit_per_second": round(queue.tx.1),
+            "pool_free": queue.pool_free,
+            "pool_granted": queue.pool_granted,
+        })
+    };
     let vifs: Vec<Value> = rows
         .iter()
         .map(|row| {
@@ -217,6 +284,7 @@ fn line(rows: &[Row], time: Duration) -> String {
                 "wakeups_per_second": round(row.wakeups),
                 "cpu_percent": round(row.cpu_percent),
                 "resident_bytes": row.resident_bytes,
+                "queues": row.queues.iter().map(queue).collect::<Vec<_>>(),
             })
         })
         .collect();
@@ -316,6 +384,36 @@ vif  state  rx pkt/s  rx Mbit/s  tx pkt/s  tx Mbit/s  lost/s  pool free   of  wa
 ---  -----  --------  ---------  --------  ---------  ------  ---------  ---  -------  -----  ---
   3  up        10000     100.00         0       0.00    1000        500  768    100.0   25.0  9.0";
         assert_eq!(picture(&rows(&before, &now)), wanted);
+    }
+
+    #[test]
+    fn several_queues_have_rows_of_their_own_below_their_vif() {
+        let start = Instant::now();
+        let with = |packets: u64| {
+            let counters = |packets: u64| json!({ "rx_packets": packets, "rx_bytes": packets * 1250, "pool_free": 9, "pool_granted": 384 });
+            let mut report = report(packets, 1.0);
+            report["queues"] = json!([
+                { "queue": 0, "counters": counters(0) },
+                { "queue": 1, "counters": counters(packets) },
+            ]);
+            report
+        };
+        let before = moment(start, with(0));
+        let rows = rows(
+            &before,
+            &moment(start + Duration::from_secs(2), with(20_000)),
+        );
+        let rates: Vec<_> = rows[0].queues.iter().map(|queue| queue.rx).collect();
+        assert_eq!(rates, [(0.0, 0.0), (10_000.0, 100.0)]);
+        let text = picture(&rows);
+        assert_eq!(text.lines().count(), 5, "{text}");
+        assert!(text.contains("queue 1"), "{text}");
+        let value: Value =
+            serde_json::from_str(&line(&rows, Duration::from_secs(2))).unwrap_or_default();
+        assert_eq!(
+            value["vifs"][0]["queues"][1]["rx_packets_per_second"],
+            10_000.0
+        );
     }
 
     #[test]

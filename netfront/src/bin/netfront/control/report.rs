@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use netfront::connection::{Connection, Ends};
 use netfront::consumer::TapCounters;
+use netfront::device::thread_name;
 use netfront::engine::Service;
 use netfront::hypervisor::Domain;
 use netfront::stats::Snapshot;
@@ -25,7 +26,8 @@ pub struct Subject {
     pub vif: u32,
     pub domain: Domain,
     pub service: Arc<Service>,
-    pub tap: Option<Arc<TapCounters>>,
+    /// What each queue of the TAP counts, if there is one.
+    pub taps: Vec<Arc<TapCounters>>,
     pub watch: Arc<Watch>,
     /// Who writes captures and traces for others.
     pub writers: Arc<Writers>,
@@ -51,7 +53,7 @@ impl Subject {
 
     /// The counters and the state of the vif, as they are now. Asks nobody.
     pub fn report(&self) -> Value {
-        let counters = named(self.service.stats().snapshot());
+        let counters = named(self.service.snapshot());
         let counts = self.domain.counters();
         let mut report = json!({
             "schema": super::SCHEMA,
@@ -59,13 +61,17 @@ impl Subject {
             "pid": std::process::id(),
             "connected": self.service.link().is_some(),
             "paused": self.service.is_paused(),
+            "mode": self.service.mode().to_string(),
+            "restart_limit": self.service.tuning().policy.to_string(),
             "capturing": self.watch.captures(),
             "tracing": self.watch.traces(),
             "restores": self.domain.restores(),
             "connections": self.service.connections.load(Ordering::Relaxed),
             // Also at the top, since scripts ask for it most: grants made for packets after the start.
             "grants": counters.get("grants").cloned(),
+            // The sum over all queues, and each of those that there are now.
             "counters": counters,
+            "queues": self.queues(),
             "hypervisor": {
                 "hypercalls": counts.hypercalls,
                 "notifications": counts.notifications,
@@ -88,10 +94,24 @@ impl Subject {
         if let Some(address) = self.metrics.get() {
             report["metrics"] = format!("http://{address}/metrics").into();
         }
-        if let Some(tap) = &self.tap {
-            report["tap"] = named(tap.snapshot()).into();
+        if !self.taps.is_empty() {
+            let mut sum = Snapshot::default();
+            self.taps.iter().for_each(|tap| sum.add(&tap.snapshot()));
+            report["tap"] = named(sum).into();
         }
         report
+    }
+
+    fn queues(&self) -> Value {
+        let queues = self.service.snapshots().into_iter().enumerate();
+        let queue = |(number, counters): (usize, Snapshot)| {
+            json!({
+                "queue": number,
+                "thread": thread_name(self.vif, number),
+                "counters": named(counters),
+            })
+        };
+        queues.map(queue).collect()
     }
 
     fn link(&self, link: &Link) -> Value {
@@ -107,6 +127,7 @@ impl Subject {
             "mtu": link.mtu,
             "carrier": link.carrier,
             "split_event_channels": link.split_event_channels,
+            "queues": link.queues,
             "untrusted": link.untrusted,
             "connected_seconds": connected.map(|time| time.as_secs()),
             "backend_features": features,

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
+use netfront::engine::moderation::Mode;
 use netfront::watch::{Limits, Running, TraceFormat, Watch, WHOLE};
 use serde_json::{json, Value};
 
@@ -33,13 +34,15 @@ enum Answer {
     Report(fn(&Subject) -> Value),
     /// With `ok`, when it is done.
     Order(fn(&Subject)),
+    /// With what is after what the question says was done.
+    Setting(fn(&Subject, &Value) -> Value),
     /// When the recording is over that the question starts.
     Recording(fn(&Arc<Watch>, &Value, Limits) -> Result<Running, netfront::Error>),
 }
-use Answer::{Order, Recording, Report};
+use Answer::{Order, Recording, Report, Setting};
 
 /// Everything that may be asked: its name, what it is for, its answer.
-const REQUESTS: [(&str, &str, Answer); 9] = [
+const REQUESTS: [(&str, &str, Answer); 10] = [
     ("stats", "the counters", Report(Subject::report)),
     (
         "status",
@@ -57,6 +60,11 @@ const REQUESTS: [(&str, &str, Answer); 9] = [
         Order(|subject| subject.service.pause()),
     ),
     ("resume", "end a pause", Order(|subject| subject.service.resume())),
+    (
+        "mode",
+        "how packets are waited for; mode: from now on interrupt, adaptive or poll",
+        Setting(mode),
+    ),
     (
         "capture",
         "write packets as pcap to the file that is sent along, until the client closes; \
@@ -89,6 +97,10 @@ pub fn answer(asked: Asked, subject: &Arc<Subject>) -> Reply {
         .and_then(|wanted| REQUESTS.iter().find(|(name, ..)| *name == wanted));
     match found {
         Some((.., Report(report))) => now(asked, report(subject)),
+        Some((.., Setting(set))) => {
+            let reply = set(subject, &value);
+            now(asked, reply)
+        }
         Some((.., Order(order))) => {
             order(subject);
             now(asked, done(subject))
@@ -117,6 +129,22 @@ fn trace_format(question: &Value) -> TraceFormat {
         true => TraceFormat::Json,
         false => TraceFormat::Text,
     }
+}
+
+/// Changes the mode if the question names one.
+fn mode(subject: &Subject, question: &Value) -> Value {
+    let service = &subject.service;
+    match &question["mode"] {
+        Value::Null => {}
+        Value::String(word) => match word.parse::<Mode>() {
+            Ok(mode) => service.set_mode(mode),
+            Err(why) => return refused(&format!("mode: {why}, found {word:?}")),
+        },
+        other => return refused(&format!("mode: wanted a word, found {other}")),
+    }
+    let mut reply = done(subject);
+    reply["mode"] = service.mode().to_string().into();
+    reply
 }
 
 fn confirmed(subject: &Subject) -> Value {

@@ -1,0 +1,130 @@
+//! What all threads of one run share: who is where, what was handed from one core to another, and the end.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::controls::Controls;
+use super::seat::Seat;
+use super::work::Frame;
+use crate::engine::clock::Monotonic;
+use crate::engine::steering::{Connection, Drain};
+use crate::waker::Waker;
+
+/// What one event core gives to another.
+pub(super) enum Parcel<'q> {
+    /// A queue, which may be polled when the drain is over.
+    Seat {
+        number: usize,
+        seat: Box<Seat<'q>>,
+        drain: Option<Drain>,
+    },
+    /// A worker's frame for a queue that has moved.
+    Frame(Frame),
+}
+
+/// Where an event core finds what it was given. The lock is taken only when something is there.
+#[derive(Default)]
+struct Mail<'q> {
+    any: AtomicBool,
+    parcels: Mutex<Vec<Parcel<'q>>>,
+}
+
+/// The last packet of each connection that a worker has worked on, by its queue.
+pub(super) type Order = Mutex<HashMap<(usize, Option<Connection>), u64>>;
+
+pub(super) struct Running<'q> {
+    pub controls: Controls,
+    pub clock: Monotonic,
+    /// By event core.
+    mail: Vec<Mail<'q>>,
+    wakers: Vec<Arc<Waker>>,
+    ending: AtomicBool,
+    workers_end: AtomicBool,
+    called: AtomicBool,
+    /// There if it was asked for.
+    pub order: Option<Order>,
+}
+
+impl<'q> Running<'q> {
+    pub fn new(controls: Controls, wakers: Vec<Arc<Waker>>, checks_order: bool) -> Self {
+        Self {
+            controls,
+            clock: Monotonic::default(),
+            mail: wakers.iter().map(|_| Mail::default()).collect(),
+            wakers,
+            ending: AtomicBool::new(false),
+            workers_end: AtomicBool::new(false),
+            called: AtomicBool::new(false),
+            order: checks_order.then(Order::default),
+        }
+    }
+
+    /// Gives a parcel to a core, and wakes it. Packets are not sent so, only what has to move.
+    pub fn post(&self, core: usize, parcel: Parcel<'q>) {
+        if let (Some(mail), Some(waker)) = (self.mail.get(core), self.wakers.get(core)) {
+            unpoisoned(&mail.parcels).push(parcel);
+            mail.any.store(true, Ordering::Release);
+            waker.wake();
+        }
+    }
+
+    pub fn has_mail(&self, core: usize) -> bool {
+        let mail = self.mail.get(core);
+        mail.is_some_and(|mail| mail.any.load(Ordering::Acquire))
+    }
+
+    pub fn fetch(&self, core: usize) -> Vec<Parcel<'q>> {
+        let mail = self.mail.get(core);
+        match mail.filter(|mail| mail.any.swap(false, Ordering::Acquire)) {
+            Some(mail) => std::mem::take(&mut *unpoisoned(&mail.parcels)),
+            None => Vec::new(),
+        }
+    }
+
+    pub fn waker(&self, core: usize) -> Option<&Arc<Waker>> {
+        self.wakers.get(core)
+    }
+
+    /// Somebody called a queue's waker: whoever runs the cores has to see what changed.
+    pub fn call(&self) {
+        self.called.store(true, Ordering::Release);
+        self.end();
+    }
+
+    pub fn was_called(&self) -> bool {
+        self.called.load(Ordering::Acquire)
+    }
+
+    /// All event cores end, in order.
+    pub fn end(&self) {
+        self.ending.store(true, Ordering::Release);
+        self.wakers.iter().for_each(|waker| waker.wake());
+    }
+
+    pub fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Acquire) || self.controls.is_stopping()
+    }
+
+    /// No event core is left: workers end when their lanes are empty. Whoever says so wakes them.
+    pub fn end_workers(&self) {
+        self.workers_end.store(true, Ordering::Release);
+    }
+
+    pub fn workers_may_end(&self) -> bool {
+        self.workers_end.load(Ordering::Acquire)
+    }
+}
+
+/// Ends all event cores when its thread ends, in whatever way: a core that is missing would leave queues to nobody.
+pub(super) struct EndsAll<'r, 'q>(pub &'r Running<'q>);
+
+impl Drop for EndsAll<'_, '_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+pub(super) fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,260 @@
+//! One queue and one consumer, received by the engine's rules: what [`serve`](super::serve) and so `netfront run` does.
+//!
+//! [`Receiver::turn`] is one activation: rounds until nothing is left, or until the restart limit or the time bound say
+//! that the thread has to see to something else. [`Receiver::sleep`] is what comes between two of them: it asks for an
+//! event, or looks again by itself a little later, as the mode says.
+//!
+//! The thread is the consumer's too, so there are no lanes and no wake-ups: run to completion.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::bottom_half::{BottomHalf, Budgets, Reason, Source, Visit, VisitEnd};
+use super::clock::{Clock, Monotonic};
+use super::moderation::{Mode, Moderation, Settings, SharedMode, Step};
+use super::pressure::{Limits, Pressure, Room};
+use super::restart::{Policy, RestartPolicy};
+use super::schedule::Completion;
+use super::{after_receiving, nap};
+use crate::consumer::Consumer;
+use crate::queue::{Queue, Wake};
+use crate::Error;
+
+/// The number of the only queue.
+const QUEUE: usize = 0;
+/// Until packets are looked at again that were held because the consumer was behind.
+const HELD: Duration = Duration::from_micros(100);
+/// Looks in vain of a polling thread between two at its other descriptors.
+const LOOK_UP: u32 = 1024;
+
+/// What decides how a queue is received. Shared with whoever changes it.
+#[derive(Debug, Default)]
+pub struct Tuning {
+    /// How the thread learns of packets. Wake it after a change, or it follows when it wakes.
+    pub mode: SharedMode,
+    /// How many rounds an activation may do. Taken when a connection is made.
+    pub policy: Policy,
+    /// The budgets of an activation.
+    pub budgets: Budgets,
+    /// Of [`Consumer::waiting`], where packets are left in the ring.
+    pub limits: Limits,
+    /// The bounds of moderation.
+    pub moderation: Settings,
+}
+
+/// The engine of one queue.
+pub struct Receiver {
+    tuning: Arc<Tuning>,
+    clock: Monotonic,
+    half: BottomHalf<Box<dyn RestartPolicy + Send>>,
+    pressure: Pressure,
+    moderation: Moderation,
+    /// Packets received since the queue was last drained.
+    since: usize,
+    /// Looks in vain since the last at the other descriptors.
+    looks: u32,
+}
+
+impl Receiver {
+    /// At the start of a connection.
+    pub fn new(tuning: Arc<Tuning>) -> Self {
+        Self {
+            clock: Monotonic::default(),
+            half: BottomHalf::new(1, tuning.budgets, tuning.policy.make()),
+            pressure: Pressure::new(tuning.limits),
+            moderation: Moderation::new(tuning.mode.get(), tuning.moderation),
+            since: 0,
+            looks: 0,
+            tuning,
+        }
+    }
+
+    /// Does one activation. Returns how many packets were moved, both directions together. With 0 the queue is drained, or
+    /// its consumer is behind, and [`Self::sleep`] is due.
+    ///
+    /// # Errors
+    /// As [`super::round`].
+    pub fn turn(&mut self, queue: &mut Queue, consumer: &mut dyn Consumer) -> Result<usize, Error> {
+        // One that is left from the last turn is on the list already.
+        self.half.list(QUEUE);
+        self.half.release(|_| true);
+        let before = self.half.counters();
+        let mut one = One {
+            queue: &mut *queue,
+            consumer: &mut *consumer,
+            pressure: &mut self.pressure,
+            clock: self.clock,
+            high: self.tuning.limits.high,
+            received: 0,
+            moved: 0,
+            waiting: 0,
+            error: None,
+        };
+        let activation = self.half.run(&mut one, &self.clock);
+        let (moved, received, error) = (one.moved, one.received, one.error.take());
+        self.since += received;
+        let now = self.half.counters();
+        let stats = queue.stats();
+        stats.engine_activations.add(1);
+        stats.engine_rounds.add(activation.rounds.into());
+        stats
+            .engine_budget_squeezes
+            .add(now.budget_squeezes - before.budget_squeezes);
+        stats
+            .engine_time_squeezes
+            .add(now.time_squeezes - before.time_squeezes);
+        stats.engine_held.add(now.held - before.held);
+        let handed_over = activation.reason != Reason::Drained;
+        stats.engine_hand_overs.add(handed_over.into());
+        stats.engine_limit.set(self.half.policy().limit().into());
+        error.map_or(Ok(moved), Err)
+    }
+
+    /// Sleeps as the mode wants it, at most for `time`: until the backend has something, the consumer has, or somebody
+    /// calls. [`Wake::Timeout`] only if all of `time` passed; a short sleep that was over is [`Wake::Work`].
+    ///
+    /// # Errors
+    /// If the backend broke the ring, or poll fails.
+    pub fn sleep(
+        &mut self,
+        queue: &mut Queue,
+        consumer: &dyn Consumer,
+        time: Duration,
+    ) -> Result<Wake, Error> {
+        if self.half.is_holding() {
+            return self.doze(queue, consumer, HELD);
+        }
+        let mode = self.tuning.mode.get();
+        if self.moderation.mode() != mode {
+            self.moderation.set_mode(mode);
+        }
+        let packets = std::mem::take(&mut self.since);
+        match self.moderation.drained(packets, queue.rx_posted()) {
+            Step::Poll => {
+                self.looks = self.looks.wrapping_add(1);
+                match self.looks.is_multiple_of(LOOK_UP) {
+                    true => {
+                        queue.export();
+                        self.doze(queue, consumer, Duration::ZERO)
+                    }
+                    false => Ok(Wake::Work),
+                }
+            }
+            Step::Wait(short) => self.doze(queue, consumer, short),
+            Step::Arm { after, within } => {
+                if queue.arm_after(after)? {
+                    return Ok(Wake::Work);
+                }
+                match within.filter(|&short| short < time) {
+                    Some(short) => self.doze(queue, consumer, short),
+                    None => {
+                        queue.export();
+                        nap(queue, consumer, time)
+                    }
+                }
+            }
+        }
+    }
+
+    /// A short sleep, after which the queue is looked at, whatever ended it.
+    fn doze(
+        &mut self,
+        queue: &mut Queue,
+        consumer: &dyn Consumer,
+        short: Duration,
+    ) -> Result<Wake, Error> {
+        queue.stats().engine_looks.add(1);
+        Ok(match nap(queue, consumer, short)? {
+            Wake::Timeout => Wake::Work,
+            wake => wake,
+        })
+    }
+
+    /// The mode that it follows now.
+    pub fn mode(&self) -> Mode {
+        self.moderation.mode()
+    }
+}
+
+impl std::fmt::Debug for Receiver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Receiver")
+            .field("moderation", &self.moderation)
+            .field("counters", &self.half.counters())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The queue, as the bottom half sees it.
+struct One<'t> {
+    queue: &'t mut Queue,
+    consumer: &'t mut dyn Consumer,
+    pressure: &'t mut Pressure,
+    clock: Monotonic,
+    /// From so many packets on that wait, the consumer is behind.
+    high: usize,
+    received: usize,
+    moved: usize,
+    /// Packets that the last visit left.
+    waiting: usize,
+    error: Option<Error>,
+}
+
+impl One<'_> {
+    fn round(&mut self, weight: usize) -> Result<Visit, Error> {
+        let depth = self.consumer.waiting();
+        // Asked only where something is behind: on some guests a look at the clock is a system call.
+        let now = match depth < self.high {
+            true => Duration::ZERO,
+            false => self.clock.now(),
+        };
+        let room = self.pressure.room(now, weight, depth);
+        let consumer = &mut *self.consumer;
+        let received = match room {
+            Room::Take(packets) => self
+                .queue
+                .receive(packets, |packet| consumer.deliver(packet))?,
+            Room::Hold => 0,
+            Room::Drop(packets) => {
+                let dropped = self.queue.receive(packets, |_| {})?;
+                self.pressure.dropped(dropped);
+                self.queue.stats().engine_dropped.add(dropped as u64);
+                dropped
+            }
+        };
+        let sent = after_receiving(self.queue, self.consumer, received)?;
+        self.received += received;
+        self.moved += received + sent;
+        self.waiting = self.queue.rx_waiting()?;
+        let end = match room {
+            Room::Hold if self.waiting > 0 => VisitEnd::Held,
+            _ if received + sent > 0 => VisitEnd::More,
+            _ => VisitEnd::Complete,
+        };
+        Ok(Visit {
+            packets: received.max(sent),
+            end,
+        })
+    }
+}
+
+impl Source for One<'_> {
+    fn visit(&mut self, _queue: usize, weight: usize) -> Visit {
+        self.round(weight).unwrap_or_else(|error| {
+            self.error = Some(error);
+            Visit {
+                packets: 0,
+                end: VisitEnd::Complete,
+            }
+        })
+    }
+
+    /// What asks for the next event is [`Receiver::sleep`]: until then there may be something else to do.
+    fn complete(&mut self, _queue: usize) -> Completion {
+        Completion::Idle
+    }
+
+    fn waiting(&self) -> usize {
+        self.waiting
+    }
+}

@@ -1,0 +1,89 @@
+//! One thread with its queue: activations as long as there are packets, sleep when there are none.
+
+use std::sync::Arc;
+
+use super::Service;
+use crate::consumer::Consumer;
+use crate::engine::calm::Calm;
+use crate::engine::receiver::Receiver;
+use crate::engine::rest;
+use crate::engine::silence::Silence;
+use crate::queue::{Queue, Wake};
+use crate::waker::Waker;
+use crate::Error;
+
+/// Activations with packets between two looks at what others have to say.
+const LOOK_UP: u32 = 64;
+
+/// What a thread remembers between two activations.
+pub(super) struct Pump {
+    turn: u32,
+    calm: Calm,
+    silence: Silence,
+    receiver: Receiver,
+    /// Kicks that were seen.
+    kicks: u64,
+    /// Has the control thread look at the store.
+    control: Arc<Waker>,
+}
+
+impl Pump {
+    pub fn new(service: &Service, control: Arc<Waker>) -> Self {
+        Self {
+            turn: 0,
+            calm: Calm::default(),
+            silence: Silence::default(),
+            receiver: Receiver::new(service.shared_tuning()),
+            kicks: service.kicks(),
+            control,
+        }
+    }
+
+    /// Does an activation, and sleeps if it found nothing. True if there may be something to hear from others.
+    pub fn turn(
+        &mut self,
+        queue: &mut Queue,
+        consumer: &mut dyn Consumer,
+        service: &Service,
+    ) -> Result<bool, Error> {
+        self.turn = self.turn.wrapping_add(1);
+        let paused = service.is_paused();
+        let moved = match paused {
+            true => 0,
+            false => self.receiver.turn(queue, consumer)?,
+        };
+        if moved > 0 {
+            self.calm.end();
+            // Never idle, the thread never sleeps: a detach must be seen all the same.
+            if !self.turn.is_multiple_of(LOOK_UP) {
+                return Ok(false);
+            }
+        } else {
+            // While it is paused the answers are left in the ring.
+            if !paused && self.silence.is_long(queue) {
+                self.control.wake();
+            }
+            let time = self.calm.time(queue);
+            let woken = match paused {
+                true => rest(queue, time)?,
+                false => self.receiver.sleep(queue, consumer, time)?,
+            };
+            match woken {
+                Wake::Work => return Ok(false),
+                Wake::Timeout => {
+                    self.calm.pass(queue);
+                    return Ok(false);
+                }
+                Wake::Called if self.calm.is_deep() => self.calm.pass(queue),
+                Wake::Called => {}
+            }
+        }
+        // Under load nobody else does.
+        queue.export();
+        let kicks = service.kicks();
+        if std::mem::replace(&mut self.kicks, kicks) != kicks {
+            queue.kick()?;
+        }
+        Ok(true)
+    }
+}
