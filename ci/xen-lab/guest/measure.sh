@@ -10,8 +10,8 @@ traffic_both() {
     file_both "$1"
 }
 
-# pings_answered OUTPUT-OF-PING: how many of the packets came back.
-pings_answered() { sed -n 's/.* \([0-9]*\) packets received.*/\1/p'; }
+# pings_answered OUTPUT-OF-PING: how many of the packets came back. "3 packets received" says busybox, "3 received" iputils.
+pings_answered() { sed -n 's/.* \([0-9]*\) \(packets \)*received.*/\1/p'; }
 
 # megabits: the receiver's line of iperf3's report, whole Mbit/s.
 megabits() { awk '/receiver/ { for (i = 2; i <= NF; i++) if ($i == "Mbits/sec") rate = $(i - 1) } END { printf "%d\n", rate }'; }

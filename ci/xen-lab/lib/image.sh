@@ -80,7 +80,7 @@ put_busybox() {
     done
 }
 
-# pack TREE FILE: the tree as one archive.
+# pack TREE FILE: the tree as one archive, in which root has everything, whoever runs the lab.
 pack() {
-    (cd "$1" && find . | "$ROOT/bin/busybox" cpio -o -H newc 2>/dev/null) >"$2"
+    (cd "$1" && find . | "$ROOT/bin/busybox" cpio -o -H newc -R 0:0 2>/dev/null) >"$2"
 }

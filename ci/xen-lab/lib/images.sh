@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# What is inside the two images: dom0 with Xen's tools, and the guest.
+# What is inside the images: dom0 with Xen's tools, and the guest. The guest that is a Debian: debian.sh.
 
 # The parts that never change between runs, kept in the cache.
 prepare_base_images() {
     local stamp tree file
-    stamp=$(cat "$CACHE/root.is" "$LAB"/lib/{packages,image,images}.sh | sha256sum)
+    stamp=$(cat "$CACHE/root.is" "$LAB"/lib/{packages,debian,image,images}.sh "$LAB"/guest/debian/* | sha256sum)
     [ "$(cat "$CACHE/base.is" 2>/dev/null)" != "$stamp" ] || return 0
     say "images: building the constant parts (once)"
     rm -rf "$CACHE/base.is" "$CACHE/base" && mkdir -p "$CACHE/base"
@@ -38,6 +38,8 @@ prepare_base_images() {
         put_file "$tree" "$ROOT/usr/share/qemu/$file" "/usr/share/qemu/$file"
     done
     pack "$tree" "$CACHE/base/device-model.img"
+
+    build_debian_base
 
     gzip -dc "$ROOT/boot/xen-4.17-amd64.gz" >"$CACHE/base/xen.elf"
     unpack_kernel "$ROOT/boot/vmlinuz-$KERNEL" "$CACHE/base/vmlinux"
@@ -116,6 +118,8 @@ build_images() {
         cp "$CACHE/base/vmlinux" "$dom0/boot/vmlinux"
     fi
     cp "$WORK/guest.img" "$dom0/boot/guest.img"
+    # Large, and in dom0's memory: only for a scenario that starts it.
+    if debian_wanted; then build_debian_image "$dom0/boot/debian.img"; fi
     chmod +x "$dom0/init" "$dom0/etc/xen/scripts/vif-lab"
     pack "$dom0" "$WORK/dom0.own"
     parts=("$CACHE/base/dom0.img")

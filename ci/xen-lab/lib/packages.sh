@@ -15,11 +15,11 @@ apt() {
         -o APT::Sandbox::User="$(id -un)" -o APT::Install-Recommends=false -o APT::Keep-Downloaded-Packages=true "$@"
 }
 
-# packages_of KIND: the names that the list has for closure, alone or newest.
+# packages_of KIND: the names that the list has for closure, alone, newest or debian.
 packages_of() { awk -v kind="$1" '$1 == kind { print $2 }' "$LAB/packages"; }
 
 download_packages() {
-    local name closure alone
+    local name closure alone debian
     mkdir -p "$CACHE/apt/lists/partial" "$CACHE/apt/archives/partial"
     : >"$CACHE/apt/status"
     apt apt-get update >"$CACHE/apt/update.log" 2>&1 || {
@@ -30,13 +30,14 @@ download_packages() {
         die "apt knows no package xen-utils-4.17" "the lab is made for Debian 12 (bookworm): Xen 4.17 is part of it"
     mapfile -t closure < <(packages_of closure)
     mapfile -t alone < <(packages_of alone)
+    mapfile -t debian < <(packages_of debian)
     for name in $(packages_of newest); do
         name=$(apt apt-cache depends "$name" | awk '$1 == "Depends:" { print $2; exit }')
         [ -n "$name" ] || die "apt knows no package that its newest kernel stands for" "is the package source complete?"
         alone+=("$name")
     done
     if ! {
-        apt apt-get install -y --download-only "${closure[@]}" &&
+        apt apt-get install -y --download-only "${closure[@]}" "${debian[@]}" &&
             (cd "$CACHE/apt/archives" && apt apt-get download "${alone[@]}")
     } >"$CACHE/apt/download.log" 2>&1; then
         last_lines "$CACHE/apt/download.log"
@@ -51,6 +52,7 @@ unpack_packages() {
     for package in "$CACHE"/apt/archives/*.deb; do
         dpkg-deb -x "$package" "$CACHE/root.new" || die "cannot unpack $package" "remove it and run again: it is downloaded anew"
     done
+    unpack_debian
     rm -rf "$CACHE/root"
     mv "$CACHE/root.new" "$CACHE/root"
     # Unpacked, they are of no more use; Debian's mirrors keep them.
@@ -90,7 +92,7 @@ prepare_packages() {
     local wanted
     wanted=$(sha256sum <"$LAB/packages")
     if [ ! -d "$ROOT" ] || [ "$(cat "$CACHE/root.is" 2>/dev/null)" != "$wanted" ]; then
-        say "packages: downloading (once; about 145 MB)"
+        say "packages: downloading (once; about 155 MB)"
         download_packages
         say "packages: unpacking"
         unpack_packages

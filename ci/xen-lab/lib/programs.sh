@@ -11,7 +11,7 @@ wanted() {
 }
 
 # Builds what the scenarios of this run need; sets NETFRONT_BIN, NETBACK_SIM_BIN, CONFORMANCE_BIN, ECHO_BIN,
-# RECEIVE_BIN, DATAGRAMS_BIN and PACKAGE.
+# RECEIVE_BIN, DATAGRAMS_BIN, PACKAGE and NEWER_PACKAGE.
 prepare_programs() {
     local target=${CARGO_TARGET_DIR:-$REPOSITORY/target}
     CONFORMANCE_BIN=
@@ -34,8 +34,15 @@ prepare_programs() {
         RECEIVE_BIN=$target/release/examples/receive
         DATAGRAMS_BIN=$target/release/examples/datagrams
     fi
-    PACKAGE=
-    if wanted package; then build_package; fi
+    if debian_wanted; then
+        build_package
+        # shellcheck disable=SC2034 # debian.sh puts it into the guest
+        PACKAGE=$BUILT
+        # The same program: what an upgrade does is up to the package.
+        build_package 99.0
+        # shellcheck disable=SC2034
+        NEWER_PACKAGE=$BUILT
+    fi
     if wanted conformance || wanted store; then build_conformance; fi
 }
 
@@ -50,12 +57,16 @@ build() {
     }
 }
 
-# The Debian package, with the program under test in it.
+# debian_wanted: is a scenario part of this run that starts the Debian guest and installs the package there?
+debian_wanted() { wanted newcomer; }
+
+# build_package [VERSION]: the Debian package, with the program under test in it; its path in BUILT.
 build_package() {
     local program
-    say "programs: ci/package"
+    say "programs: ci/package${1:+, as version $1}"
     program=$(realpath "$NETFRONT_BIN")
-    PACKAGE=$(cd "$REPOSITORY" && NETFRONT_BIN=$program CARGO_TARGET_DIR=$WORK ci/package 2>"$OUT/package.log") || {
+    # Empty is as not set: the version of the workspace.
+    BUILT=$(cd "$REPOSITORY" && PACKAGE_VERSION=${1:-} NETFRONT_BIN=$program CARGO_TARGET_DIR=$WORK ci/package 2>"$OUT/package.log") || {
         last_lines "$OUT/package.log"
         die "the build of the package failed" "its messages: $OUT/package.log"
     }
@@ -75,12 +86,6 @@ put_netback_sim() { put_host_program "$1" "$NETBACK_SIM_BIN" /bin/netback-sim; }
 # put_guest_programs TREE: the conformance test and the examples, in /lab/programs of the guest; the package.
 put_guest_programs() {
     [ -z "$CONFORMANCE_BIN" ] || put_host_program "$1" "$CONFORMANCE_BIN" /lab/programs/conformance
-    # Unpacked; and who runs a program with few rights, from the host, since the image's busybox has none that can.
-    if [ -n "$PACKAGE" ]; then
-        dpkg-deb -x "$PACKAGE" "$1"
-        put_host_program "$1" "$(command -v setpriv)" /lab/programs/setpriv
-        put_program "$1" libcap-ng.so.0
-    fi
     [ -z "$ECHO_BIN" ] || put_host_program "$1" "$ECHO_BIN" /lab/programs/echo
     [ -z "$RECEIVE_BIN" ] || put_host_program "$1" "$RECEIVE_BIN" /lab/programs/receive
     [ -z "$DATAGRAMS_BIN" ] || put_host_program "$1" "$DATAGRAMS_BIN" /lab/programs/datagrams

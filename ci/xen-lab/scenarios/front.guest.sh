@@ -44,7 +44,8 @@ front_answered() {
         [ "$tries" -gt 0 ] || break
     done
     ping -c 3 -i 0.2 -W 5 10.77.0.1 >/run/lab/ping.txt
-    if ! grep -q ' 3 packets received' /run/lab/ping.txt; then
+    # "3 packets received" says busybox, "3 received" iputils.
+    if ! grep -qE ' 3 (packets )?received' /run/lab/ping.txt; then
         echo "not 3 of 3 pings are answered:"
         cat /run/lab/ping.txt
         return 1

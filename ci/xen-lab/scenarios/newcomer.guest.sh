@@ -1,169 +1,148 @@
 # shellcheck shell=sh source=/dev/null
-# newcomer, the guest's side: a guest that is in use, as one gets it, with its only interface driven by the kernel.
-. /lab/scenarios/front.guest.sh
-. /lab/scenarios/linux-linux.guest.sh
+# newcomer, the guest's side: a Debian with systemd, and what its administrator does with the package.
+. /lab/scenarios/take-over.guest.sh
 
-# as_delivered: no module that netfront needs is loaded, and the interface has a default route.
-as_delivered() {
-    up || return 1
-    ip route add default via 10.77.0.1 || return 1
-    for module in xen-gntalloc xen-evtchn tun; do
-        modprobe -r "$module" || { echo "$module cannot be unloaded"; return 1; }
-    done
-}
+# As udev calls it; found once, since the TAP of a take-over is not below the vif.
+# shellcheck disable=SC2034 # take-over.guest.sh's
+interface=$(cat /run/lab/interface 2>/dev/null)
 
-# probe_says STATUS WORDS [OPTION...]: it ends so, and says this.
-probe_says() {
-    wanted=$1
-    words=$2
-    shift 2
-    netfront probe --vif 0 "$@" >/run/lab/probe.txt 2>&1
-    found=$?
-    if [ "$found" != "$wanted" ] || ! grep -q "$words" /run/lab/probe.txt; then
-        echo "netfront probe $*: status $found, wanted $wanted and a line with: $words"
-        cat /run/lab/probe.txt
-        return 1
-    fi
-}
-
-# probed: what is missing, what mends it, and that it does; the interface in use stays untouched.
-probed() {
-    probe_says 78 'modprobe xen-gntalloc' || return 1
-    # For ci/pictures: what a newcomer sees first.
-    cp /run/lab/probe.txt /run/lab/probe-first.txt
-    probe_says 69 'netfront run --vif 0 --take-over' --fix || return 1
-    front_limit 500 >/dev/null || return 1
-    probe_says 69 'echo .*parameters/limit' || return 1
-    probe_says 69 'mended .*parameters/limit' --fix || return 1
-    [ "$(front_limit)" -ge 772 ] || { echo "the limit is $(front_limit)"; return 1; }
-    [ -e /dev/net/tun ] && [ "$(driver_of_vif)" = vif ]
-}
-
-driver_of_vif() { basename "$(readlink /sys/bus/xen/devices/vif-0/driver)"; }
-
-# eth0_now: everything of it that must be the same before and after.
-eth0_now() {
-    cat /sys/class/net/eth0/address /sys/class/net/eth0/mtu
-    ip addr show dev eth0 | grep -o 'inet6* [^ ]*'
-    ip route show
-    echo "limit $(front_limit)"
+# machine_now: what an installation changes, and a purge has to put back.
+machine_now() {
+    find / -xdev \( -path /lab -o -path /tmp -o -path /var/tmp -o -path /var/log -o -path /var/lib/dpkg -o -path /var/lib/systemd \) \
+        -prune -o -print | sort
+    # Only users and groups: their shadow files are rewritten.
+    cat /etc/passwd /etc/group
+    stat -c '%n %a %U:%G' /dev/xen/* /dev/net/tun
+    find /run -path '/run/netfront*'
     cut -d' ' -f1 /proc/modules | sort
+    echo "limit $(front_limit)"
+    systemctl list-unit-files --no-legend --no-pager 'netfront*'
+    systemctl --failed --no-legend --no-pager
 }
 
-remember() { eth0_now >/run/lab/before; }
-
-same() { eth0_now 2>/dev/null | cmp -s - /run/lab/before; }
-
-# same_as_before: within 30 s, with the kernel's driver, and it carries pings.
-same_as_before() {
-    tries=150
-    until [ "$(driver_of_vif)" = vif ] && same; do
-        tries=$((tries - 1))
-        [ "$tries" -gt 0 ] || {
-            echo "eth0 is not what it was (- before, + now):"
-            eth0_now >/run/lab/now
-            diff -u /run/lab/before /run/lab/now
-            tail -n 20 /run/lab/netfront.log
-            return 1
-        }
-        sleep 0.2
-    done
-    front_answered || return 1
-    [ ! -e /run/netfront/vif0.takeover.json ] || { echo "what was saved is still there"; return 1; }
+# debian_delivered: the interface in use, of the modules only gntalloc, as another program wanted it, and no netfront.
+debian_delivered() {
+    udevadm settle || return 1
+    ls /sys/bus/xen/devices/vif-0/net >/run/lab/interface || return 1
+    interface=$(cat /run/lab/interface)
+    ip addr add 10.77.0.2/24 dev "$interface" && ip link set "$interface" up || return 1
+    ip route add default via 10.77.0.1 || return 1
+    iperf3 -s -D >/dev/null 2>&1
+    for module in xen-evtchn tun; do modprobe -r "$module" || return 1; done
+    modprobe xen-gntalloc && udevadm settle || return 1
+    ! command -v netfront || return 1
+    # passwd's programs keep a copy of the file before, and these two everywhere.
+    for file in passwd- group- shadow- gshadow- subuid subgid subuid- subgid-; do touch "/etc/$file"; done
+    machine_now >/run/lab/machine-before
 }
 
-# take_over [OPTION...]: until it is connected. The process is a guardian; its child drives.
-take_over() {
-    touch /run/lab/netfront.log
-    rm -f /run/lab/ended
-    {
-        sh -c 'echo $$ >/run/lab/netfront.pid; exec netfront run --vif 0 --take-over "$@"' sh "$@"
-        echo $? >/run/lab/ended
-    } >>/run/lab/netfront.log 2>&1 </dev/null &
-    tries=150
-    until netfront stats --vif 0 --json 2>/dev/null | grep -q '"connected": true'; do
-        tries=$((tries - 1))
-        if [ "$tries" = 0 ] || [ -e /run/lab/ended ]; then
-            echo "not connected within 30 s:"
-            tail -n 20 /run/lab/netfront.log
-            return 1
-        fi
-        sleep 0.2
-    done
-    # A TAP, of the same name, with the same address.
-    [ -e /sys/class/net/eth0/tun_flags ] || { echo "eth0 is no TAP"; return 1; }
-    # The modules in use are others meanwhile, their list is the same.
-    same || { echo "the TAP differs from eth0:"; eth0_now | diff -u /run/lab/before -; return 1; }
+# dpkg_does ARGUMENT...: its output is kept, and shown if it fails.
+dpkg_does() {
+    DEBIAN_FRONTEND=noninteractive dpkg "$@" >/run/lab/dpkg.txt 2>&1 || { cat /run/lab/dpkg.txt; return 1; }
 }
 
-# The report has it twice, the second time among the figures of the process.
-driver_pid() { netfront stats --vif 0 --json | sed -n 's/^  "pid": \([0-9]*\).*/\1/p'; }
-
-# The end of the terminal must not be the end of the session that comes through the interface.
-hang_up() {
-    kill -HUP "$(cat /run/lab/netfront.pid)" "$(driver_pid)"
-    sleep 1
-    netfront stats --vif 0 --json | grep -q '"connected": true'
-}
-
-# ended_with STATUS: within 40 s.
-ended_with() {
-    tries=200
-    until [ -e /run/lab/ended ]; do
-        tries=$((tries - 1))
-        [ "$tries" -gt 0 ] || { echo "netfront did not end"; front_threads; return 1; }
-        sleep 0.2
-    done
-    [ "$(cat /run/lab/ended)" = "$1" ] || {
-        echo "netfront ended with $(cat /run/lab/ended), wanted $1"
-        tail -n 20 /run/lab/netfront.log
-        return 1
-    }
-}
-
-stop() { kill -TERM "$(cat /run/lab/netfront.pid)" && ended_with 0; }
-driver_stopped() { kill -STOP "$(driver_pid)" && ended_with 75; }
-driver_killed() { kill -KILL "$(driver_pid)" && ended_with 1; }
-guardian_killed() { kill -KILL "$(cat /run/lab/netfront.pid)"; }
-
-# both_killed: nobody is left to give the vif back; reset closes it, give restores the rest.
-both_killed() {
-    driver=$(driver_pid)
-    kill -KILL "$(cat /run/lab/netfront.pid)" "$driver" || return 1
-    sleep 1
-    netfront reset --vif 0 >/run/lab/reset.txt 2>&1 || { cat /run/lab/reset.txt; return 1; }
-    grep -q 'netfront give --vif 0' /run/lab/reset.txt || { cat /run/lab/reset.txt; return 1; }
-    netfront give --vif 0
-}
-
-# session_start SECONDS: a TCP session over eth0, which must live on whoever drives it.
-session_start() {
-    rm -f /run/lab/session.status
-    {
-        iperf3 -c 10.77.0.1 -t "$1" -i 1 -f k --forceflush
-        echo $? >/run/lab/session.status
-    } >/run/lab/session.txt 2>&1 </dev/null &
-    tries=50
-    until grep -q 'Kbits/sec' /run/lab/session.txt; do
-        tries=$((tries - 1))
-        [ "$tries" -gt 0 ] || { cat /run/lab/session.txt; return 1; }
-        sleep 0.2
-    done
-}
-
-# session_end: it ended well, and moved data in its last three seconds.
-session_end() {
-    tries=300
-    until [ -e /run/lab/session.status ]; do
-        tries=$((tries - 1))
-        [ "$tries" -gt 0 ] || { echo "the session hangs:"; tail -n 20 /run/lab/session.txt; return 1; }
-        sleep 0.2
-    done
-    rate=$(awk '/Kbits\/sec/ && !/sender|receiver/ { for (i = 2; i <= NF; i++) if ($i == "Kbits/sec") rates[++n] = $(i - 1) }
-        END { printf "%d", rates[n] + rates[n - 1] + rates[n - 2] }' /run/lab/session.txt)
-    if [ "$(cat /run/lab/session.status)" != 0 ] || [ "$rate" -lt 1 ]; then
-        echo "the session ended with $(cat /run/lab/session.status), $rate Kbit/s in all in its last 3 seconds:"
-        cat /run/lab/session.txt
+installed() {
+    dpkg_does -i /lab/packages/netfront.deb || return 1
+    getent passwd netfront && netfront --version || return 1
+    # What the package's scripts say they did.
+    if [ "$(driver_of_vif)" != vif ] || [ "$(front_limit)" != 4096 ]; then
+        echo "driver $(driver_of_vif), limit $(front_limit)"
         return 1
     fi
+    for node in evtchn gntalloc xenbus; do
+        [ "$(stat -c '%a %G' "/dev/xen/$node")" = "660 netfront" ] || { stat "/dev/xen/$node"; return 1; }
+    done
+}
+
+# probed_installed: what is left after the installation is that the interface is in use; and --fix mends what somebody broke.
+probed_installed() {
+    probe_says 69 'netfront run --vif 0 --take-over' || return 1
+    # For ci/pictures.
+    cp /run/lab/probe.txt /run/lab/probe-first.txt
+    modprobe -r xen-evtchn || return 1
+    probe_says 78 'modprobe xen-evtchn' || return 1
+    front_limit 500 >/dev/null || return 1
+    probe_says 69 'mended .*parameters/limit' --fix || return 1
+    [ -c /dev/xen/evtchn ] && [ "$(front_limit)" -ge 772 ] && [ "$(driver_of_vif)" = vif ]
+}
+
+property() { systemctl show netfront@0 -P "$1"; }
+
+# logs: of the driver in the foreground and of the service.
+logs() {
+    cat /run/lab/netfront.log 2>/dev/null
+    journalctl -u netfront@0 -o short-monotonic --no-pager
+    systemctl status netfront@0 systemd-networkd --no-pager -l
+    ip addr
+}
+
+# service_start: with the example configuration, for a vif whose interface is not in use.
+service_start() {
+    ip link set "$interface" down || return 1
+    cp /usr/share/doc/netfront/examples/vif0.toml /etc/netfront/vif0.toml || return 1
+    systemctl enable --now netfront@0 || { logs; return 1; }
+    [ "$(property ActiveState)" = active ] || { logs; return 1; }
+}
+
+# service_carries: xn0 has the address that systemd-networkd gives it, and pings are answered.
+service_carries() {
+    if ! address_within 20 || ! front_answered; then
+        logs
+        return 1
+    fi
+}
+
+# address_within SECONDS: of the service's TAP.
+address_within() {
+    tries=$(($1 * 5))
+    until ip addr show dev xn0 2>/dev/null | grep -q 'inet 10.77.0.2/24'; do
+        tries=$((tries - 1))
+        [ "$tries" -gt 0 ] || { echo "xn0 has no address within $1 s"; return 1; }
+        sleep 0.2
+    done
+}
+
+service_user() { stat -c %U "/proc/$(property MainPID)"; }
+
+service_capabilities() { sed -n 's/^CapEff:[^0-9a-f]*//p' "/proc/$(property MainPID)/status"; }
+
+# upgraded: while the service runs; the new program drives the vif.
+upgraded() {
+    old=$(property MainPID)
+    dpkg_does -i /lab/packages/newer.deb || return 1
+    # shellcheck disable=SC2016 # dpkg-query's
+    version=$(dpkg-query -W -f '${Version}' netfront)
+    new=$(property MainPID)
+    if [ "$version" != 99.0 ] || [ "$new" = "$old" ] || [ "$(property ActiveState)" != active ] ||
+        [ "$(readlink "/proc/$new/exe")" != /usr/bin/netfront ]; then
+        echo "version $version, process $old before and $new now, $(property ActiveState), $(readlink "/proc/$new/exe")"
+        logs
+        return 1
+    fi
+    service_carries
+}
+
+# kernel_has: its driver has the vif, and udev has named the interface as before.
+kernel_has() {
+    udevadm settle
+    if [ "$(driver_of_vif)" != vif ] || [ ! -e "/sys/bus/xen/devices/vif-0/net/$interface" ]; then
+        echo "driver $(driver_of_vif), interface $(ls /sys/bus/xen/devices/vif-0/net), wanted vif and $interface"
+        return 1
+    fi
+}
+
+service_given_back() {
+    systemctl disable --now netfront@0 || { logs; return 1; }
+    [ "$(property Result)" = success ] || { echo "it ended with $(property Result)"; logs; return 1; }
+    [ ! -e /sys/class/net/xn0 ] || { echo "xn0 is still there"; return 1; }
+    netfront give --vif 0 && kernel_has
+}
+
+# purged: dpkg stops the service and gives the vif back; then nothing is there that was not before.
+purged() {
+    dpkg_does -P netfront || { logs; return 1; }
+    kernel_has || { cat /run/lab/dpkg.txt; return 1; }
+    machine_now >/run/lab/machine-after
+    diff -u /run/lab/machine-before /run/lab/machine-after || { cat /run/lab/dpkg.txt; return 1; }
+    ip addr add 10.77.0.2/24 dev "$interface" && ip link set "$interface" up && front_answered
 }

@@ -175,7 +175,7 @@ pub(crate) fn open_queues(
         }
     }
     fill(&mut first, &mut more);
-    while !more.is_empty() && !(first.is_enough() && more.iter().all(Parts::is_enough)) {
+    while !more.is_empty() && !std::iter::once(&first).chain(&more).all(Parts::is_enough) {
         // Its pages are freed, for those that are left.
         drop(more.pop());
         for parts in std::iter::once(&mut first).chain(&mut more) {

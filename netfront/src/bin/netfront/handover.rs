@@ -24,6 +24,8 @@ const TICK: Duration = Duration::from_millis(20);
 const ATTEMPTS: u32 = 3;
 /// Between two of them.
 const PAUSE: Duration = Duration::from_millis(500);
+/// How long udev may take to give a new interface its name.
+const NAMING: Duration = Duration::from_secs(3);
 
 /// Takes the vif from the kernel's driver.
 pub fn take(args: &Take) -> Result<(), Failure> {
@@ -111,6 +113,7 @@ fn give_to_kernel(
         }
     };
     let connected = wait_connected(vif, &mut connection, deadline);
+    vif.wait_named(NAMING);
     // An interface that is not connected yet gets its addresses all the same: the backend may only be slow.
     let text = match vif.interface() {
         Some(interface) => format!("{has}, as {}", interface.name),
@@ -131,21 +134,9 @@ fn connection(ground: &Ground, number: u32) -> Result<Connection, Failure> {
 /// Puts back what a take-over saved, if one did and there is an interface.
 fn restored(ground: &Ground, vif: &Vif, number: u32, text: String) -> Result<Given, Failure> {
     let name = || vif.interface().map(|interface| interface.name);
-    let mut attempt = 1;
-    let restored = loop {
-        // Asked again each time: it may have got its old name back.
-        let Some(name) = name() else {
-            break Restored::Nothing;
-        };
-        match takeover::restore(ground.sim.as_deref(), number, &name)? {
-            // A route may have to wait for an address, or for what somebody else is doing with the interface.
-            Restored::Partly(_) if attempt < ATTEMPTS => {
-                attempt += 1;
-                std::thread::sleep(PAUSE);
-            }
-            restored => break restored,
-        }
-    };
+    let restored = put_back(name, |name| {
+        takeover::restore(ground.sim.as_deref(), number, name)
+    })?;
     let text = match restored {
         Restored::Nothing => text,
         Restored::All(restored) => format!("{text}; {restored}"),
@@ -155,6 +146,29 @@ fn restored(ground: &Ground, vif: &Vif, number: u32, text: String) -> Result<Giv
         interface: name(),
         text,
     })
+}
+
+/// Has `put` do it for the interface that is called so, again where another attempt may do better.
+fn put_back(
+    name: impl Fn() -> Option<String>,
+    mut put: impl FnMut(&str) -> Result<Restored, Failure>,
+) -> Result<Restored, Failure> {
+    let mut attempt = 1;
+    loop {
+        // Asked again each time: it may have got its old name back.
+        let Some(now) = name() else {
+            return Ok(Restored::Nothing);
+        };
+        match put(&now) {
+            // A route may have to wait for an address, or for what somebody else is doing with the interface.
+            Ok(Restored::Partly(_)) if attempt < ATTEMPTS => {}
+            // udev has renamed it since it was asked for its name.
+            Err(_) if attempt < ATTEMPTS && name().as_ref() != Some(&now) => {}
+            done => return done,
+        }
+        attempt += 1;
+        std::thread::sleep(PAUSE);
+    }
 }
 
 fn known(number: u32) -> Result<Vif, Failure> {
@@ -293,6 +307,40 @@ mod tests {
         let given = world.give(Duration::from_secs(30)).expect("given");
         assert_eq!(given.interface.as_deref(), Some("eth-of-test"));
         assert!(given.text.contains("driver vif has it"), "{}", given.text);
+    }
+
+    #[test]
+    fn an_interface_that_udev_renames_between_two_looks_is_put_back_under_its_new_name() {
+        let looks = std::cell::Cell::new(0);
+        let name = || {
+            looks.set(looks.get() + 1);
+            let name = if looks.get() == 1 { "eth0" } else { "enX0" };
+            Some(name.to_owned())
+        };
+        let mut asked = Vec::new();
+        let restored = put_back(name, |name| {
+            asked.push(name.to_owned());
+            match name {
+                "eth0" => Err(Failure::NotHere("there is no eth0".into())),
+                _ => Ok(Restored::All("all".into())),
+            }
+        });
+        assert!(matches!(restored, Ok(Restored::All(_))));
+        assert_eq!(asked, ["eth0", "enX0"]);
+    }
+
+    #[test]
+    fn a_failure_that_no_other_name_mends_is_the_answer_at_once() {
+        let mut tries = 0;
+        let restored = put_back(
+            || Some("eth0".into()),
+            |_| {
+                tries += 1;
+                Err(Failure::NotHere("the file makes no sense".into()))
+            },
+        );
+        assert!(restored.is_err());
+        assert_eq!(tries, 1);
     }
 
     #[test]

@@ -82,6 +82,28 @@ impl Vif {
         })
     }
 
+    /// Waits until udev is done with the interface that the kernel's driver has made: it may rename it (eth0 to enX0), and
+    /// whoever took its first name for the last would look for it in vain. Without udev, at once; late, it goes on.
+    pub fn wait_named(&self, patience: Duration) {
+        let udev = self.root.with_file_name("run/udev");
+        let start = Instant::now();
+        while start.elapsed() < patience && udev.join("control").exists() {
+            // What udev knows of an interface it keeps under its number, when its rules are through.
+            let known = self.index().map(|index| udev.join("data").join(index));
+            if known.is_some_and(|file| file.exists()) {
+                return;
+            }
+            std::thread::sleep(TICK);
+        }
+    }
+
+    /// The number of its interface, as udev writes it: `n7`. `None` also while it is renamed.
+    fn index(&self) -> Option<String> {
+        let net = self.device().join("net").join(self.interface()?.name);
+        let index = fs::read_to_string(net.join("ifindex")).ok()?;
+        Some(format!("n{}", index.trim()))
+    }
+
     /// True if the kernel's driver has made an interface that cannot be seen from this network namespace.
     pub fn interface_is_elsewhere(&self) -> bool {
         // The folder comes with the first interface and goes with the last; what is in it is shown by namespace.
@@ -241,6 +263,30 @@ mod tests {
         assert!(interface("0x1003\n").up);
         assert!(!interface("0x1002\n").up);
         assert!(!interface("nonsense").up);
+    }
+
+    #[test]
+    fn a_new_interface_has_its_name_when_udev_is_done_with_it() {
+        let (root, vif) = bound("0x1002\n");
+        let net = root.path().join("sys/bus/xen/devices/vif-0/net");
+        fs::write(net.join("eth0/ifindex"), "7\n").expect("a number");
+        let long = Duration::from_secs(600);
+        // Without udev there is nobody to wait for.
+        vif.wait_named(long);
+        let udev = root.path().join("run/udev");
+        fs::create_dir_all(udev.join("data")).expect("a folder");
+        fs::write(udev.join("control"), "").expect("udev");
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| vif.wait_named(long));
+            fs::rename(net.join("eth0"), net.join("enX0")).expect("renamed");
+            assert!(!waiting.is_finished());
+            fs::write(udev.join("data/n7"), "").expect("what udev knows");
+        });
+        let interface = vif.interface().expect("an interface");
+        assert_eq!(interface.name, "enX0");
+        // Whose udev says nothing, it does not wait for ever.
+        fs::remove_file(udev.join("data/n7")).expect("removed");
+        vif.wait_named(Duration::from_millis(20));
     }
 
     #[test]

@@ -166,8 +166,8 @@ fn connection(
         let end = pump(device, first, service, &team);
         drop(dismissal);
         // All are waited for. What went wrong first is what is told.
-        let fellows = threads.into_iter().map(team::result);
-        let fellows = fellows.fold(Ok(()), |so_far, next| so_far.and(next));
+        let results: Vec<_> = threads.into_iter().map(team::result).collect();
+        let fellows = results.into_iter().find(Result::is_err).unwrap_or(Ok(()));
         match (end, fellows) {
             (Ok(End::Short), Err(error)) => End::of(error),
             (end, _) => end,
