@@ -4,14 +4,49 @@
 //! comes out of the TAP; so the list is read soon after a multicast frame came by, and once a second while
 //! there is anything to do. An interface that is promiscuous, or that asks for all multicast, wants everything.
 
+//!
+//! Of several queues any may be given the report, and the first alone asks the backend: the others give it a [`Hint`].
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::queue::Group;
+use crate::waker::Waker;
 
 /// After a frame that may be a report.
 const SOON: Duration = Duration::from_millis(20);
 /// Otherwise.
 const CALM: Duration = Duration::from_secs(1);
+
+/// Another queue has read a multicast frame from its part of the TAP.
+#[derive(Debug, Default)]
+pub(super) struct Hint {
+    given: AtomicBool,
+    /// Of the first queue: without packets of its own it sleeps, and the report would wait for as long.
+    first: Mutex<Option<Arc<Waker>>>,
+}
+
+impl Hint {
+    /// A frame with this destination was read.
+    pub fn sees(&self, destination: Option<u8>) {
+        // Woken once until it has seen that: no system call per packet.
+        if is_group(destination) && !self.given.swap(true, Ordering::AcqRel) {
+            if let Some(first) = self.first.lock().ok().as_deref().and_then(Option::as_ref) {
+                first.wake();
+            }
+        }
+    }
+
+    fn take(&self) -> bool {
+        self.given.load(Ordering::Relaxed) && self.given.swap(false, Ordering::AcqRel)
+    }
+}
+
+/// The first byte of an address that is of more than one receiver.
+fn is_group(destination: Option<u8>) -> bool {
+    destination.is_some_and(|first| first & 1 != 0)
+}
 
 /// What is known of an interface's groups.
 #[derive(Debug)]
@@ -20,6 +55,8 @@ pub(super) struct Groups {
     looked: Option<Instant>,
     /// A multicast frame was read from the TAP.
     hinted: bool,
+    /// Of the other queues.
+    hint: Arc<Hint>,
     list: Vec<Group>,
     /// What was asked for last time could not be asked for in full.
     unfinished: bool,
@@ -31,6 +68,7 @@ impl Groups {
             interface: interface.to_owned(),
             looked: None,
             hinted: false,
+            hint: Arc::default(),
             list: Vec::new(),
             unfinished: false,
         }
@@ -38,12 +76,29 @@ impl Groups {
 
     /// A frame with this destination was read from the TAP.
     pub fn sees(&mut self, destination: Option<u8>) {
-        self.hinted |= destination.is_some_and(|first| first & 1 != 0);
+        self.hinted |= is_group(destination);
+    }
+
+    /// For the other queues of the same interface.
+    pub fn hint(&self) -> Arc<Hint> {
+        Arc::clone(&self.hint)
     }
 
     /// The list is to be read now, whenever it was read last.
     pub fn look(&mut self) {
         self.looked = None;
+    }
+
+    /// True if that was so: then a connection begins, and [`Self::attend`] is due.
+    pub fn begins(&self) -> bool {
+        self.looked.is_none()
+    }
+
+    /// The thread that this belongs to is woken by this.
+    pub fn attend(&self, waker: Arc<Waker>) {
+        if let Ok(mut first) = self.hint.first.lock() {
+            *first = Some(waker);
+        }
     }
 
     /// What was asked for could not be, in full.
@@ -53,6 +108,7 @@ impl Groups {
 
     /// The groups, if it is time to look at them: `Some(None)` stands for all that there are.
     pub fn due(&mut self, now: Instant) -> Option<Option<&[Group]>> {
+        self.hinted |= self.hint.take();
         let pause = match self.hinted || self.unfinished {
             true => SOON,
             false => CALM,
@@ -112,6 +168,37 @@ fn parse(address: &str) -> Option<Group> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_report_by_another_queue_wakes_the_first_once_and_has_it_look_soon() {
+        let mut groups = Groups::of("no such interface");
+        let waker = Arc::new(Waker::new().expect("a waker"));
+        let is_awake = || {
+            use std::os::fd::AsFd;
+            let fd = waker.as_fd();
+            let mut fds = [rustix::event::PollFd::from_borrowed_fd(
+                fd,
+                rustix::event::PollFlags::IN,
+            )];
+            let now = rustix::event::Timespec::default();
+            rustix::event::poll(&mut fds, Some(&now)).expect("a poll") > 0
+        };
+        assert!(groups.begins());
+        groups.attend(Arc::clone(&waker));
+        let begun = Instant::now();
+        assert!(groups.due(begun).is_some());
+        let (hint, later) = (groups.hint(), begun + 2 * SOON);
+        hint.sees(Some(2));
+        assert!(!is_awake() && groups.due(later).is_none(), "one receiver");
+        hint.sees(Some(0x33));
+        assert!(is_awake());
+        waker.clear();
+        hint.sees(Some(0x33));
+        assert!(!is_awake(), "it has not looked yet");
+        assert!(groups.due(later).is_some());
+        hint.sees(Some(1));
+        assert!(is_awake());
+    }
 
     #[test]
     fn the_groups_are_those_of_the_interface_and_no_other() {

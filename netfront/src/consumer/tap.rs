@@ -10,13 +10,14 @@
 use std::io::IoSlice;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::time::Instant;
 
 use arrayvec::ArrayVec;
 use netfront_tap::{Offloads, Sent, VnetHeader, HEADER_SIZE};
 
 use super::cut::Cut;
-use super::groups::Groups;
+use super::groups::{Groups, Hint};
 use super::Consumer;
 use crate::announce;
 use crate::connection::Features;
@@ -58,11 +59,13 @@ counters! {
 pub struct Tap {
     device: netfront_tap::Tap,
     features: Features,
-    counters: std::sync::Arc<TapCounters>,
+    counters: Arc<TapCounters>,
     /// Address and MTU that hold whatever the vif says.
     kept: Option<([u8; 6], u32)>,
     cut: Cut,
     groups: Option<Groups>,
+    /// Tells the first queue of multicast frames, if it follows groups and this is another.
+    hint: Option<Arc<Hint>>,
     addresses: Addresses,
     /// One of the other queues: the interface is set up by the first.
     follows: bool,
@@ -83,10 +86,11 @@ impl Tap {
         Self {
             device,
             features: Features::default(),
-            counters: std::sync::Arc::default(),
+            counters: Arc::default(),
             kept: None,
             cut: Cut::default(),
             groups: None,
+            hint: None,
             addresses: Addresses(Box::new(Vec::new)),
             follows: false,
         }
@@ -100,6 +104,7 @@ impl Tap {
     pub fn next_queue(&self) -> Result<Self, Error> {
         Ok(Self {
             follows: true,
+            hint: self.groups.as_ref().map(Groups::hint),
             ..Self::new(self.device.add_queue()?)
         })
     }
@@ -118,7 +123,8 @@ impl Tap {
 
     /// Has the backend send only the multicast packets that the interface listens to, all of them while it is promiscuous.
     /// For a device with [`crate::Wants::multicast_filter`]. The interface must be in the network namespace of the queue's
-    /// thread: elsewhere its groups are not seen, and nothing is filtered.
+    /// thread: elsewhere its groups are not seen, and nothing is filtered. Before [`Self::next_queue`]: the other queues tell this
+    /// one of reports that they send.
     pub fn filter_multicast(&mut self) {
         self.groups = Some(Groups::of(self.device.name()));
     }
@@ -132,6 +138,9 @@ impl Tap {
         else {
             return Ok(());
         };
+        if groups.begins() {
+            groups.attend(queue.waker());
+        }
         let Some(wanted) = groups.due(Instant::now()) else {
             return Ok(());
         };
@@ -141,8 +150,8 @@ impl Tap {
     }
 
     /// What was counted, readable from any thread.
-    pub fn counters(&self) -> std::sync::Arc<TapCounters> {
-        std::sync::Arc::clone(&self.counters)
+    pub fn counters(&self) -> Arc<TapCounters> {
+        Arc::clone(&self.counters)
     }
 
     /// The interface's name.
@@ -158,6 +167,7 @@ impl Tap {
             counters,
             cut,
             groups,
+            hint,
             ..
         } = self;
         queue.send_filled(|pages| {
@@ -167,8 +177,12 @@ impl Tap {
                 return Ok(None);
             };
             counters.read.add(1);
+            let destination = pages.first().and_then(|page| page.first().copied());
             if let Some(groups) = groups {
-                groups.sees(pages.first().and_then(|page| page.first().copied()));
+                groups.sees(destination);
+            }
+            if let Some(hint) = hint {
+                hint.sees(destination);
             }
             let vnet = VnetHeader::decode(&bytes);
             let mut offload = from_vnet(&vnet);

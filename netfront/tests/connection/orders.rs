@@ -7,8 +7,8 @@ use netback_sim::{peer, Backend, Config};
 use netfront::connection::XenbusState;
 use netfront::{Change, Device, Error};
 
-use crate::common::{echo, FRONT, PATIENCE};
-use crate::{connected, vif, World};
+use crate::common::{echo, until, FRONT, PATIENCE};
+use crate::{beside, connected, connection, vif, World};
 
 /// All numbers of states, and one that is none.
 const NUMBERS: std::ops::RangeInclusive<u8> = 0..=9;
@@ -58,13 +58,34 @@ fn whatever_two_states_an_earlier_driver_left_the_next_one_connects() {
                     .write("device/vif/0/state", &state.to_string())
                     .unwrap();
             }
-            let mut device = Device::builder(0)
-                .deadline(PATIENCE)
-                .connect(&world.front)
-                .unwrap_or_else(|error| panic!("{first} then {second}: {error}"));
+            let connect = || Device::builder(0).deadline(PATIENCE).connect(&world.front);
+            let mut device = match connect() {
+                // Its answer to the earlier driver, which it gave only when this one had begun. `serve` tries again, too.
+                Err(Error::BackendLeft { .. }) => connect(),
+                once => once,
+            }
+            .unwrap_or_else(|error| panic!("{first} then {second}: {error}"));
             echo(&mut device, 1);
             device.close().unwrap();
         }
     }
     backend.stop().unwrap();
+}
+
+/// What netback does that has refused a state of an earlier driver after it was closed.
+#[test]
+fn a_backend_that_shows_closing_and_moves_only_for_a_driver_that_starts_is_shown_one() {
+    let (world, mut toolstack) = vif();
+    toolstack.back("state", 5);
+    let preparing = beside(connection(&world, StoreClient::Native), |connection| {
+        connection.prepare(Duration::from_secs(4))
+    });
+    for state in ["6", "1"] {
+        until(&format!("state {state}"), || {
+            toolstack.front_state() == state
+        });
+    }
+    toolstack.back("state", 2);
+    let (_connection, prepared) = preparing.join().unwrap();
+    prepared.unwrap();
 }

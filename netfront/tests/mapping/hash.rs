@@ -138,3 +138,50 @@ fn a_new_connection_asks_for_the_hashes_anew() {
     assert!(echoed(&mut device, &tcp(9)).hash.is_some());
     device.close().unwrap();
 }
+
+#[test]
+fn of_several_queues_the_mapping_says_which_a_packet_comes_by_and_without_one_it_may_be_any() {
+    let world = World::new();
+    let features = Features {
+        multi_queue_max: 2,
+        ..Features::default()
+    };
+    let _backend = serve(&world, features);
+    for (mapping, wanted) in [(vec![1], &[1][..]), (vec![0], &[0]), (vec![], &[0, 1])] {
+        let hash = HashConfig {
+            mapping,
+            ..HashConfig::default()
+        };
+        let mut device = Device::builder(0)
+            .queues(2)
+            .hash(Some(hash))
+            .connect(&world.front)
+            .unwrap();
+        assert_eq!(device.link().queues, 2);
+        wait_active(&mut device);
+        let mut came = [0; 2];
+        for port in 1..=32 {
+            let before = came;
+            device
+                .queue()
+                .send(&[&tcp(port)], Offload::default())
+                .unwrap();
+            device.queue().flush().unwrap();
+            until("the echo", || {
+                for (queue, came) in device.queues().zip(&mut came) {
+                    queue.reclaim().unwrap();
+                    *came += queue
+                        .receive(64, |packet| assert!(packet.offload().hash.is_some()))
+                        .unwrap();
+                    queue.flush().unwrap();
+                }
+                came != before
+            });
+        }
+        let by: Vec<usize> = (0..2).filter(|&queue| came[queue] > 0).collect();
+        assert_eq!((by.as_slice(), came.iter().sum::<usize>()), (wanted, 32));
+        // The hashes are the vif's, and are counted once.
+        assert_eq!(device.stats().snapshot().get("hash_active"), 1);
+        device.close().unwrap();
+    }
+}
