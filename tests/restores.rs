@@ -24,7 +24,7 @@ impl Vif {
     }
 
     fn frontend(&self) -> Process {
-        let args = ["run", "--sim", self.stage.sim(), "--echo"];
+        let args = ["run", "--sim", self.stage.sim(), "--echo", "--queues", "2"];
         Process::start("netfront", &args, &self.stage.path("frontend"))
     }
 
@@ -76,11 +76,11 @@ fn the_program_goes_on_after_a_restore_and_its_counters_say_so() {
     }
     assert_eq!(frontend.descriptors(), descriptors, "descriptors leak");
     assert_eq!(frontend.terminate(), Some(0), "{}", frontend.errors());
-    // Two handles each time: the queue's and the control ring's.
+    // Three handles each time: those of the queues and that of the control ring.
     let said = frontend.errors();
     let parked =
         "(domid 1 -> 1): its event channels are dead; the old event channel handle is parked";
-    assert_eq!(said.matches(parked).count(), 6, "{said}");
+    assert_eq!(said.matches(parked).count(), 9, "{said}");
     assert_eq!(vif.kernel_bugs(), 0);
 }
 

@@ -29,7 +29,7 @@ kernel_queues() {
 
 # kernel_events: receive interrupts of each queue.
 kernel_events() {
-    awk '/eth[0-9]+-q[0-9]+-rx/ {
+    awk '/-q[0-9]+-rx$/ {
         sum = 0
         for (column = 2; column <= NF && $column ~ /^[0-9]+$/; column++) sum += $column
         printf "%s%d", between, sum

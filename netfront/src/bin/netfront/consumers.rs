@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use crate::args::Run;
 use crate::failure::Failure;
 use crate::takeover::{self, driver::Taken};
+use crate::udev;
 
 /// A consumer of one queue.
 type Boxed = Box<dyn Consumer + Send>;
@@ -43,6 +44,10 @@ pub fn consumers(args: &Run, taken: Option<&Arc<Taken>>) -> Result<Consumers, Fa
         opened => (opened, wanted),
     };
     let mut tap = Tap::new(device.map_err(netfront::Error::from)?);
+    if args.netns.is_none() {
+        // Or an address that is set now is undone by udev's own (MACAddressPolicy), a moment later.
+        udev::settle_tap(tap.name());
+    }
     if let Some(taken) = taken {
         taken.dress(&mut tap)?;
     }

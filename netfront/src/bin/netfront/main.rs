@@ -46,6 +46,7 @@ mod status;
 mod sysfs;
 mod takeover;
 mod top;
+mod udev;
 
 use std::process::ExitCode;
 

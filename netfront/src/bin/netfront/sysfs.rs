@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::failure::Failure;
+use crate::udev;
 
 /// The kernel's network driver for vifs; its module is xen-netfront.
 const DRIVER: &str = "vif";
@@ -85,23 +86,15 @@ impl Vif {
     /// Waits until udev is done with the interface that the kernel's driver has made: it may rename it (eth0 to enX0), and
     /// whoever took its first name for the last would look for it in vain. Without udev, at once; late, it goes on.
     pub fn wait_named(&self, patience: Duration) {
-        let udev = self.root.with_file_name("run/udev");
-        let start = Instant::now();
-        while start.elapsed() < patience && udev.join("control").exists() {
-            // What udev knows of an interface it keeps under its number, when its rules are through.
-            let known = self.index().map(|index| udev.join("data").join(index));
-            if known.is_some_and(|file| file.exists()) {
-                return;
-            }
-            std::thread::sleep(TICK);
+        if let Some(root) = self.root.parent() {
+            udev::settle(root, || self.index(), patience);
         }
     }
 
-    /// The number of its interface, as udev writes it: `n7`. `None` also while it is renamed.
+    /// The number of its interface. `None` also while it is renamed.
     fn index(&self) -> Option<String> {
         let net = self.device().join("net").join(self.interface()?.name);
-        let index = fs::read_to_string(net.join("ifindex")).ok()?;
-        Some(format!("n{}", index.trim()))
+        fs::read_to_string(net.join("ifindex")).ok()
     }
 
     /// True if the kernel's driver has made an interface that cannot be seen from this network namespace.
