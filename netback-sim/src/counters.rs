@@ -44,12 +44,16 @@ counters! {
     rx_bytes,
     /// Slots that they took, extra infos left out.
     rx_slots,
+    /// Those that went with a hash, since the guest asked for it.
+    rx_hashed,
     /// Frames that could not be copied into the guest's pages.
     rx_copy_failed,
     /// Frames dropped because the guest cannot take their kind or size.
     rx_unsupported,
     /// Multicast frames that the guest has not asked for.
     rx_filtered,
+    /// Requests of the guest about multicast addresses, those refused included.
+    multicast_requests,
     /// How often frames had to wait because the guest had not posted enough pages.
     rx_waits,
     /// Frames dropped because the guest posted no pages for them for too long.

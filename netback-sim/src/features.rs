@@ -27,6 +27,8 @@ pub struct Features {
     /// Pages that the guest announces over the control ring stay mapped. No upstream backend does
     /// that, and there is no key for it: without it the messages are answered "not supported".
     pub gref_mapping: bool,
+    /// Hashes by Toeplitz, asked for over the control ring. There is no key for it either.
+    pub hash: bool,
     /// Queues at most (`multi-queue-max-queues`); 0 leaves the key out, as old backends do.
     pub multi_queue_max: u16,
 }
@@ -45,6 +47,7 @@ impl Default for Features {
             dynamic_multicast_control: true,
             ctrl_ring: true,
             gref_mapping: true,
+            hash: true,
             multi_queue_max: processors.min(usize::from(QUEUES_MAX)) as u16,
         }
     }
@@ -67,12 +70,13 @@ impl Features {
             dynamic_multicast_control: false,
             ctrl_ring: false,
             gref_mapping: false,
+            hash: false,
             multi_queue_max: 0,
         }
     }
 
     /// The names by which [`Features::switch_off`] knows the features.
-    pub const NAMES: [&'static str; 11] = [
+    pub const NAMES: [&'static str; 12] = [
         "sg",
         "gso-tcpv4",
         "gso-tcpv6",
@@ -83,6 +87,7 @@ impl Features {
         "dynamic-multicast-control",
         "ctrl-ring",
         "gref-mapping",
+        "hash",
         "multi-queue",
     ];
 
@@ -102,6 +107,7 @@ impl Features {
             "dynamic-multicast-control" => self.dynamic_multicast_control = false,
             "ctrl-ring" => self.ctrl_ring = false,
             "gref-mapping" => self.gref_mapping = false,
+            "hash" => self.hash = false,
             "multi-queue" => self.multi_queue_max = 0,
             _ => {
                 return Err(UnknownFeature {

@@ -166,6 +166,51 @@ pub(crate) fn blank_checksum(frame: &mut [u8], layers: &Layers) -> Option<()> {
     Some(())
 }
 
+/// What a hash is taken over: source and destination address, and the ports.
+pub(crate) struct HashInput {
+    bytes: [u8; 36],
+    addresses: usize,
+    pub(crate) ipv6: bool,
+    /// There are ports, of TCP.
+    pub(crate) tcp: bool,
+}
+
+impl HashInput {
+    /// The two addresses.
+    pub(crate) fn addresses(&self) -> &[u8] {
+        &self.bytes[..self.addresses]
+    }
+
+    /// And the two ports.
+    pub(crate) fn all(&self) -> &[u8] {
+        &self.bytes[..self.addresses + 4]
+    }
+}
+
+/// The input of a frame's hash. None if it is not IP.
+pub(crate) fn hash_input(frame: &[u8]) -> Option<HashInput> {
+    let (kind, network) = network_layer(frame)?;
+    let (from, addresses) = match kind {
+        IPV4 => (12, 8),
+        IPV6 => (8, 32),
+        _ => return None,
+    };
+    let mut input = HashInput {
+        bytes: [0; 36],
+        addresses,
+        ipv6: kind == IPV6,
+        tcp: false,
+    };
+    let start = network + from;
+    input.bytes[..addresses].copy_from_slice(frame.get(start..start + addresses)?);
+    if let Some(layers) = layers(frame).filter(|layers| layers.tcp) {
+        let ports = frame.get(layers.transport..layers.transport + 4)?;
+        input.bytes[addresses..addresses + 4].copy_from_slice(ports);
+        input.tcp = true;
+    }
+    Some(input)
+}
+
 /// The same number for all frames of a flow: addresses, and ports where there are any.
 pub(crate) fn flow_hash(frame: &[u8]) -> u32 {
     let mut hash = 0x811c_9dc5_u32;

@@ -165,10 +165,15 @@ fn every_control_message_gets_an_answer() {
         }
         answers.len() == 3
     });
+    // As netback: of the flags it says nothing before there is an algorithm.
     let refused = ControlStatus::NotSupported;
     assert_eq!(
         answers,
-        [(500, 1, refused), (501, 7, refused), (502, 77, refused)]
+        [
+            (500, 1, refused),
+            (501, 7, ControlStatus::Success),
+            (502, 77, refused)
+        ]
     );
     assert_eq!(backend.counters().control_messages, 3);
 }

@@ -6,6 +6,7 @@
 //!
 //! Between questions the event channel stays masked, so a backend that rings it without end wakes nobody.
 
+mod hash;
 mod mapping;
 
 use std::os::fd::{AsFd, BorrowedFd};
@@ -17,6 +18,7 @@ use xen_ring::{
     Page, GREF_ENTRIES, PAGE_SIZE,
 };
 
+pub use hash::{HashConfig, HashKey, HashKeyError};
 pub(crate) use mapping::{entry, Announcement, Mapping};
 
 use crate::queue::events_of;
@@ -127,6 +129,11 @@ impl ControlRing {
         for (index, entry) in entries.iter().take(GREF_ENTRIES).enumerate() {
             self.list.write(index * ENTRY, &entry.encode());
         }
+    }
+
+    /// Writes bytes to the start of the page with lists; the rest of the page is left as it is.
+    pub fn write_bytes(&self, bytes: &[u8]) {
+        self.list.copy_in(0, &bytes[..bytes.len().min(PAGE_SIZE)]);
     }
 
     /// The entries as the backend left them, each copied once.

@@ -23,7 +23,7 @@ use crate::waker::Waker;
 use crate::watch::Watch;
 use crate::Error;
 
-use crate::control::{ControlRing, Mapping};
+use crate::control::{ControlRing, HashConfig, Mapping};
 use control::{Control, Held, Served};
 pub use queues::thread_name;
 use queues::Queues;
@@ -38,6 +38,8 @@ pub struct Link {
     pub mac: [u8; 6],
     /// Bytes of payload in a frame.
     pub mtu: u32,
+    /// How fast the network is said to be, in bits a second: read when it connects; `None` if the store does not say.
+    pub speed: Option<u64>,
     /// True if the cable is in and the backend is connected.
     pub carrier: bool,
     /// What the backend offers.
@@ -57,6 +59,7 @@ pub struct Builder {
     queues: usize,
     queue: QueueConfig,
     wants: Wants,
+    hash: Option<HashConfig>,
     deadline: Duration,
     interrupt: Arc<AtomicBool>,
     watch: Arc<Watch>,
@@ -70,6 +73,7 @@ impl Builder {
             queues: 1,
             queue: QueueConfig::default(),
             wants: Wants::default(),
+            hash: None,
             deadline: HANDSHAKE,
             interrupt: Arc::default(),
             watch: Arc::default(),
@@ -98,6 +102,14 @@ impl Builder {
         self
     }
 
+    /// Has the backend hash what it sends, if it offers a control ring and knows how; each packet tells its
+    /// hash then ([`crate::Packet::offload`]). `hash_active` of the counters says whether it does.
+    #[must_use]
+    pub fn hash(mut self, config: Option<HashConfig>) -> Self {
+        self.hash = config;
+        self
+    }
+
     /// How long each step of the handshake may take.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
@@ -117,6 +129,11 @@ impl Builder {
     pub fn watch(mut self, watch: Arc<Watch>) -> Self {
         self.watch = watch;
         self
+    }
+
+    /// Whether the backend may keep pages mapped. Pages that are freed after each packet are not worth it.
+    fn maps(&self) -> bool {
+        self.wants.grant_mapping && self.queue.policy.recycles()
     }
 
     /// Connects, and makes the calling thread the owner of the queue.
@@ -224,6 +241,7 @@ impl Device {
         let link = Link {
             mac: offer.mac,
             mtu,
+            speed: offer.speed,
             carrier,
             features: offer.features,
             split_event_channels: split,
@@ -238,7 +256,9 @@ impl Device {
             untrusted = config.untrusted,
             "vif {} is connected", builder.vif
         );
-        let mapping = control_ring.map(|ring| Mapping::new(ring, queues.announcements()));
+        let mapping = control_ring.map(|ring| {
+            Mapping::new(ring, queues.announcements()).hashing(builder.hash.clone(), builder.maps())
+        });
         let held = Held {
             connection,
             mapping,
@@ -246,6 +266,7 @@ impl Device {
         let served = Served {
             owner: queues.first.waker(),
             growths: queues.all().map(|queue| queue.growth()).collect(),
+            filter: queues.first.multicast_filter(),
         };
         let control = match Control::start(domain, &offer, builder.vif, held, served) {
             Ok(control) => control,
@@ -357,8 +378,10 @@ impl Device {
 
 /// The control ring, if it is offered and of use. Without one everything goes on, so a failure is only told.
 fn open_control_ring(domain: &Domain, builder: &Builder, offer: &Offer) -> Option<ControlRing> {
-    // Pages that are freed after each packet are not worth a mapping.
-    let wanted = builder.wants.grant_mapping && builder.queue.policy.recycles();
+    if builder.hash.is_some() && !offer.features.ctrl_ring {
+        tracing::warn!("the backend has no control ring, so it cannot be asked for hashes");
+    }
+    let wanted = builder.maps() || builder.hash.is_some();
     if !wanted || !offer.features.ctrl_ring {
         return None;
     }

@@ -27,6 +27,7 @@
 //! | [`offload`] | checksum and segmentation state to virtio-net headers and back |
 //! | [`engine`] | who polls what, for how long |
 //! | [`consumer`] | where packets go |
+//! | [`announce`] | telling the neighbours where an address is now |
 //! | [`stats`] | every counter |
 //! | [`watch`] | captures and traces of a running queue |
 //!
@@ -297,6 +298,7 @@
 //! in the crate `netfront-c`.
 #![deny(unsafe_code)]
 
+pub mod announce;
 pub mod connection;
 pub mod consumer;
 pub mod control;

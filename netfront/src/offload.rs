@@ -12,13 +12,16 @@
 //! head, never on shared memory.
 
 mod headers;
+mod segment;
 
 use std::ops::DerefMut;
 
 use netfront_tap::{header, VnetHeader};
 use xen_ring::{Checksum, Gso, GsoKind, Offload};
 
+pub(crate) use headers::{fold, sum};
 pub use headers::{Headers, Transport};
+pub use segment::{NotSegments, Piece, Segments, HEADERS_MAX};
 
 /// What a packet that must be finished by software lacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

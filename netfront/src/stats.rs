@@ -1,6 +1,6 @@
 //! Every counter, once. Text, JSON and whatever comes later are views of this table.
 //!
-//! A counter has one writer, the thread that owns the queue (of `gref_mapped` the control thread); others read. So adding is a load and a
+//! A counter has one writer, the thread that owns the queue (of `gref_mapped` and `hash_active` the control thread); others read. So adding is a load and a
 //! store, not an atomic read-modify-write.
 
 mod vif;
@@ -106,6 +106,8 @@ counters! {
     rx_drop_size_mismatch,
     /// GSO packets without csum_blank, repaired.
     rx_gso_checksum_fixup,
+    /// Packets that came with a hash by the backend.
+    rx_hashed,
     /// Packets sent.
     tx_packets,
     /// Bytes of those packets.
@@ -184,10 +186,16 @@ counters! {
     gref_mapped,
     /// Rounds that the next activation may do.
     engine_limit,
+    /// 1 if the backend hashes now what it sends, as it was asked to over the control ring.
+    hash_active,
+    /// Multicast addresses whose packets the backend is asked for now.
+    multicast_groups,
+    /// Requests about multicast addresses that the backend refused.
+    multicast_refused,
 }
 
 /// The names of what is a level, which rises and falls. All others count events and only rise.
-pub const LEVELS: [&str; 11] = [
+pub const LEVELS: [&str; 13] = [
     "pool_granted",
     "pool_free",
     "pool_posted",
@@ -199,6 +207,8 @@ pub const LEVELS: [&str; 11] = [
     "ring_tx_unanswered",
     "gref_mapped",
     "engine_limit",
+    "hash_active",
+    "multicast_groups",
 ];
 
 impl QueueStats {
@@ -216,6 +226,8 @@ impl QueueStats {
             &self.ring_tx_unanswered,
             &self.gref_mapped,
             &self.engine_limit,
+            &self.hash_active,
+            &self.multicast_groups,
         ] {
             level.set(0);
         }

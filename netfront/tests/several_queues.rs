@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -389,4 +389,51 @@ fn one_queue_whose_ring_is_broken_takes_the_whole_vif_down_and_all_queues_come_b
         let counters = world.front.counters();
         assert_eq!(counters.grants, counters.revokes);
     }
+}
+
+/// Counts how often it is to announce its addresses.
+struct Announcer(Arc<AtomicU64>);
+
+impl Consumer for Announcer {
+    fn deliver(&mut self, _packet: &mut Packet<'_>) {}
+
+    fn announce(&mut self, _queue: &mut Queue) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn after_each_reconnect_and_not_before_the_first_queues_consumer_alone_announces_its_addresses() {
+    let world = World::with_grant_limit(ROOM);
+    let mut running = backend(&world, 0, 2, Sink::new());
+    let service = Arc::<Service>::default();
+    let announced = [Arc::<AtomicU64>::default(), Arc::default()];
+    let now = || {
+        announced
+            .each_ref()
+            .map(|count| count.load(Ordering::Relaxed))
+    };
+    let serving = {
+        let (front, told) = (world.front.clone(), Arc::clone(&service));
+        let [mut first, other] = announced.clone().map(Announcer);
+        thread::spawn(move || {
+            let device = Device::builder(0).queues(2).connect(&front)?;
+            serve_queues(device, &mut first, &mut [Box::new(other)], &told)
+        })
+    };
+    for reconnects in 0..3 {
+        until("a connection", || {
+            service.connections.load(Ordering::Relaxed) > reconnects && service.link().is_some()
+        });
+        until("the announcement", || now()[0] >= reconnects);
+        assert_eq!(service.link().unwrap().queues, 2);
+        assert_eq!(now(), [reconnects, 0]);
+        running.stop().unwrap();
+        running = backend(&world, 0, 2, Sink::new());
+    }
+    until("the last connection", || {
+        service.connections.load(Ordering::Relaxed) > 3
+    });
+    service.stop();
+    serving.join().unwrap().unwrap();
 }

@@ -1,5 +1,5 @@
-//! The control ring. The grant mapping messages are answered here; the hash messages are not
-//! supported, as netif.h provides for, and a frontend then does without.
+//! The control ring. The grant mapping messages are answered here, those about hashes in [`super::hash`]; a message of a
+//! feature that is switched off is not supported, as netif.h provides for, and a frontend then does without.
 
 use xen_ring::{ControlMessage, ControlResponse, ControlStatus, GrefEntry, GREF_ENTRIES};
 
@@ -7,7 +7,7 @@ use super::mappings::PER_QUEUE;
 use super::{Fault, Vif};
 
 /// What is answered: the status, and data if there is any to tell.
-type Answer = (ControlStatus, u32);
+pub(super) type Answer = (ControlStatus, u32);
 
 const INVALID: Answer = (ControlStatus::InvalidParameter, 0);
 
@@ -42,6 +42,13 @@ impl Vif {
     }
 
     fn answer(&mut self, message: &ControlMessage) -> Answer {
+        if self.offered.hash {
+            let queues = self.queues.len();
+            let answer = self.hashing.answer(message, &mut self.memory, queues);
+            if let Some(answer) = answer {
+                return answer;
+            }
+        }
         if !self.offered.gref_mapping {
             return (ControlStatus::NotSupported, 0);
         }

@@ -124,7 +124,10 @@ impl Vif {
             } else if let Some(offload) = self.suit(frame, spot.offload) {
                 let queue = match self.queues.len() {
                     1 => 0,
-                    many => packet::flow_hash(frame) as usize % many,
+                    many => self
+                        .hashing
+                        .queue(offload.hash, many)
+                        .unwrap_or_else(|| packet::flow_hash(frame) as usize % many),
                 };
                 match self.plan_one(deliver, queue, spot, offload)? {
                     None => {}
@@ -142,8 +145,8 @@ impl Vif {
     /// What to say about a frame, and its checksum filled in if the guest does not do that. None
     /// when the guest cannot take such a frame.
     fn suit(&self, frame: &mut [u8], mut offload: Offload) -> Option<Offload> {
-        // Hashes are for a guest that has asked for them over the control ring.
-        offload.hash = None;
+        // For a guest that has asked for hashes over the control ring.
+        offload.hash = self.hashing.of(frame);
         let segments = match offload.gso.map(|gso| gso.kind) {
             None => true,
             Some(GsoKind::TcpV4) => self.front.gso_tcpv4,
@@ -242,13 +245,14 @@ impl Vif {
             return Ok(());
         }
         self.copy(&mut burst.buffer, &mut deliver.operations);
-        let (mut packets, mut bytes, mut slots, mut failed) = (0, 0, 0, 0);
+        let (mut packets, mut bytes, mut slots, mut failed, mut hashed) = (0, 0, 0, 0, 0);
         for plan in &deliver.plans {
             let ring = &mut self.queues[plan.queue].rx;
             let copies = &deliver.operations[plan.first..plan.first + plan.fragments.len()];
             if copies.iter().all(|copy| copy.status.is_okay()) {
                 receive::push(ring, &plan.fragments, &plan.offload)?;
                 packets += 1;
+                hashed += u64::from(plan.offload.hash.is_some());
                 bytes += plan.len as u64;
                 slots += plan.fragments.len() as u64;
             } else {
@@ -274,6 +278,7 @@ impl Vif {
         counters.rx_packets.add(packets);
         counters.rx_bytes.add(bytes);
         counters.rx_slots.add(slots);
+        counters.rx_hashed.add(hashed);
         counters.rx_copy_failed.add(failed);
         if failed > 0 {
             self.say_gone("copying into the guest's pages failed");

@@ -107,6 +107,7 @@ impl Vif {
             };
             transmit::answer(&mut self.queues[index].tx, packet, status)?;
             if packet.multicast.is_some() {
+                self.counters.multicast_requests.add(1);
                 continue;
             }
             if !place.wanted {

@@ -130,6 +130,15 @@ impl Memory {
         )
     }
 
+    /// Copies bytes from the start of a page of the guest's, once; at most a page. None when it cannot be read.
+    pub(super) fn read_bytes(&mut self, gref: u32, len: usize) -> Option<&[u8]> {
+        if len > PAGE_SIZE {
+            return None;
+        }
+        self.copy_list(gref, len.div_ceil(ENTRY), Direction::FromDomain)?;
+        self.list.as_slice().get(..len)
+    }
+
     /// Writes a list back with its statuses. None when the page cannot be written.
     pub(super) fn write_list(&mut self, gref: u32, entries: &[GrefEntry]) -> Option<()> {
         let raw = self.list.as_mut_slice().chunks_exact_mut(ENTRY);

@@ -13,6 +13,7 @@
 mod control;
 mod deliver;
 mod fetch;
+mod hash;
 mod mappings;
 mod memory;
 
@@ -32,6 +33,7 @@ use crate::reach::Reach;
 
 pub(crate) use deliver::Deliver;
 pub(crate) use fetch::Fetch;
+use hash::Hashing;
 use memory::Memory;
 
 /// Multicast addresses that a guest may ask for (`XEN_NETBK_MCAST_MAX`).
@@ -83,6 +85,7 @@ pub(crate) struct Vif {
     front: FrontFeatures,
     offered: Features,
     multicast: Multicast,
+    hashing: Hashing,
     counters: Arc<Counters>,
     /// Since when frames wait for posted pages.
     blocked: Option<Instant>,
@@ -164,6 +167,7 @@ impl Vif {
                 filtering: keys.features.multicast_control,
                 ..Multicast::default()
             },
+            hashing: Hashing::default(),
             counters,
             blocked: None,
             said_gone: false,

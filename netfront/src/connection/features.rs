@@ -18,6 +18,13 @@ pub struct Features {
     pub split_event_channels: bool,
     /// Questions over a ring of their own.
     pub ctrl_ring: bool,
+    /// The backend can filter multicast packets, if it is asked to when it connects.
+    pub multicast_control: bool,
+    /// The same at any time.
+    pub dynamic_multicast_control: bool,
+    /// The backend would leave bytes free before each packet. Known only, and never asked for: as read in its source,
+    /// netback then tells lengths and offsets that contradict each other in all slots but the first.
+    pub xdp_headroom: bool,
     /// The most queues that the backend serves (absent key: 1).
     pub max_queues: u32,
 }
@@ -34,6 +41,9 @@ pub struct Wants {
     /// Let the backend keep our pages mapped, if it offers a control ring and knows how: a packet then costs
     /// it no hypercall.
     pub grant_mapping: bool,
+    /// Have the backend send only the packets of those multicast groups that it is asked for
+    /// ([`crate::Queue::follow_multicast`]), if it can: until then none. Off by default.
+    pub multicast_filter: bool,
 }
 
 impl Default for Wants {
@@ -43,13 +53,14 @@ impl Default for Wants {
             gso: true,
             csum_offload: true,
             grant_mapping: true,
+            multicast_filter: false,
         }
     }
 }
 
 impl Features {
     /// Their names in the store, each with whether it is on: for people and for JSON.
-    pub fn table(&self) -> [(&'static str, bool); 7] {
+    pub fn table(&self) -> [(&'static str, bool); 10] {
         use super::keys;
         [
             (keys::FEATURE_SG, self.sg),
@@ -62,6 +73,12 @@ impl Features {
                 self.split_event_channels,
             ),
             (keys::FEATURE_CTRL_RING, self.ctrl_ring),
+            (keys::FEATURE_MULTICAST_CONTROL, self.multicast_control),
+            (
+                keys::FEATURE_DYNAMIC_MULTICAST_CONTROL,
+                self.dynamic_multicast_control,
+            ),
+            (keys::FEATURE_XDP_HEADROOM, self.xdp_headroom),
         ]
     }
 }

@@ -23,6 +23,8 @@ pub const MTU: &str = "mtu";
 pub const TRUSTED: &str = "trusted";
 /// XAPI's way to say that the cable is out (frontend's directory).
 pub const DISCONNECT: &str = "disconnect";
+/// XAPI's way to say how fast the network is: `10`, `10G`, `100M` (frontend's directory).
+pub const SPEED: &str = "speed";
 /// Both ends.
 pub const STATE: &str = "state";
 /// netif.h's way to say it (backend's directory).
@@ -38,6 +40,10 @@ pub const FEATURE_IPV6_CSUM_OFFLOAD: &str = "feature-ipv6-csum-offload";
 pub const FEATURE_SPLIT_EVENT_CHANNELS: &str = "feature-split-event-channels";
 pub const FEATURE_CTRL_RING: &str = "feature-ctrl-ring";
 pub const MULTI_QUEUE_MAX_QUEUES: &str = "multi-queue-max-queues";
+pub const FEATURE_MULTICAST_CONTROL: &str = "feature-multicast-control";
+pub const FEATURE_DYNAMIC_MULTICAST_CONTROL: &str = "feature-dynamic-multicast-control";
+/// Linux's header only; never asked for.
+pub const FEATURE_XDP_HEADROOM: &str = "feature-xdp-headroom";
 
 // What the frontend writes.
 pub const TX_RING_REF: &str = "tx-ring-ref";
@@ -47,6 +53,7 @@ pub const EVENT_CHANNEL_TX: &str = "event-channel-tx";
 pub const EVENT_CHANNEL_RX: &str = "event-channel-rx";
 pub const REQUEST_RX_COPY: &str = "request-rx-copy";
 pub const FEATURE_RX_NOTIFY: &str = "feature-rx-notify";
+pub const REQUEST_MULTICAST_CONTROL: &str = "request-multicast-control";
 pub const CTRL_RING_REF: &str = "ctrl-ring-ref";
 pub const EVENT_CHANNEL_CTRL: &str = "event-channel-ctrl";
 pub const MULTI_QUEUE_NUM_QUEUES: &str = "multi-queue-num-queues";
@@ -67,7 +74,7 @@ pub const STALE: [&str; 18] = [
     FEATURE_NO_CSUM_OFFLOAD,
     FEATURE_IPV6_CSUM_OFFLOAD,
     MULTI_QUEUE_NUM_QUEUES,
-    "request-multicast-control",
+    REQUEST_MULTICAST_CONTROL,
     CTRL_RING_REF,
     EVENT_CHANNEL_CTRL,
     "xdp-headroom",

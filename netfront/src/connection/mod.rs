@@ -147,11 +147,25 @@ impl Connection {
                     self.set_state(XenbusState::Initialising)?;
                     return self.read_offer();
                 }
+                XenbusState::Closing => {
+                    tracing::debug!("the backend closes, for an earlier driver");
+                    let half = Instant::now() + end.saturating_duration_since(Instant::now()) / 2;
+                    match self.close_until(half) {
+                        // netback that has refused a state of an earlier driver shows Closing, and may be closed all the
+                        // same: then our Closed changes nothing, and only a frontend that starts moves it.
+                        Err(Error::Deadline { .. }) => {
+                            self.set_state(XenbusState::Initialising)?;
+                            self.wait_backend(end, "Closed (6)", |state| {
+                                state != XenbusState::Closing
+                            })?;
+                        }
+                        closed => closed?,
+                    }
+                }
                 XenbusState::Connected
                 | XenbusState::Initialised
                 | XenbusState::Reconfiguring
-                | XenbusState::Reconfigured
-                | XenbusState::Closing => {
+                | XenbusState::Reconfigured => {
                     tracing::debug!(
                         "the backend still serves an earlier driver: closing that first"
                     );

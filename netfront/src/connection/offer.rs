@@ -16,6 +16,8 @@ pub struct Offer {
     pub mac: [u8; 6],
     /// Bytes of payload in a frame; 1500 if the store does not say.
     pub mtu: u32,
+    /// How fast the network is said to be, in bits a second; `None` if the store does not say.
+    pub speed: Option<u64>,
     /// False if the toolstack says `trusted` = 0.
     pub trusted: bool,
     /// What the backend can do.
@@ -42,6 +44,9 @@ impl Connection {
             ipv6_csum_offload: self.offered(keys::FEATURE_IPV6_CSUM_OFFLOAD)?,
             split_event_channels: self.offered(keys::FEATURE_SPLIT_EVENT_CHANNELS)?,
             ctrl_ring: self.offered(keys::FEATURE_CTRL_RING)?,
+            multicast_control: self.offered(keys::FEATURE_MULTICAST_CONTROL)?,
+            dynamic_multicast_control: self.offered(keys::FEATURE_DYNAMIC_MULTICAST_CONTROL)?,
+            xdp_headroom: self.offered(keys::FEATURE_XDP_HEADROOM)?,
             max_queues: self.number(keys::MULTI_QUEUE_MAX_QUEUES)?.unwrap_or(1),
         };
         if !self.offered(keys::FEATURE_RX_COPY)? {
@@ -58,6 +63,7 @@ impl Connection {
             backend: self.backend.clone(),
             mac: self.read_mac()?,
             mtu: self.read_mtu()?,
+            speed: self.read_speed()?,
             trusted: trusted.as_deref().map(str::trim) != Some("0"),
             features,
         })
@@ -112,6 +118,13 @@ impl Connection {
             .unwrap_or(1500))
     }
 
+    /// XAPI's `speed`: a number of gigabits a second, or with the unit K, M or G behind it. What makes no sense says
+    /// nothing: it is for people only.
+    pub(super) fn read_speed(&mut self) -> Result<Option<u64>, Error> {
+        let text = self.read(&keys::join(&self.frontend, keys::SPEED))?;
+        Ok(text.as_deref().and_then(parse_speed))
+    }
+
     pub(super) fn read_carrier(&mut self) -> Result<bool, Error> {
         let carrier = self.read(&self.backend_key(keys::CARRIER))?;
         let disconnect = self.read(&keys::join(&self.frontend, keys::DISCONNECT))?;
@@ -129,9 +142,41 @@ fn parse_mac(text: &str) -> Option<[u8; 6]> {
     parts.next().is_none().then_some(mac)
 }
 
+/// Bits a second.
+fn parse_speed(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.trim_end_matches(|unit: char| unit.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "" | "G" | "g" => 1_000_000_000,
+        "M" | "m" => 1_000_000,
+        "K" | "k" => 1000,
+        _ => return None,
+    };
+    let speed = digits.parse::<u64>().ok()?.checked_mul(unit)?;
+    (speed > 0).then_some(speed)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::parse_mac;
+    use super::{parse_mac, parse_speed};
+
+    #[test]
+    fn a_speed_is_a_number_of_gigabits_unless_it_has_a_unit() {
+        let gigabit = 1_000_000_000;
+        for (text, speed) in [
+            ("10", Some(10 * gigabit)),
+            ("1G\n", Some(gigabit)),
+            ("100m", Some(gigabit / 10)),
+            ("56K", Some(56_000)),
+            ("0", None),
+            ("", None),
+            ("fast", None),
+            ("1Gb", None),
+            ("99999999999999", None),
+        ] {
+            assert_eq!(parse_speed(text), speed, "{text:?}");
+        }
+    }
 
     #[test]
     fn an_address_is_six_hexadecimal_bytes_and_nothing_else() {

@@ -57,11 +57,24 @@ impl Connection {
             keys::FEATURE_IPV6_CSUM_OFFLOAD,
             u32::from(wants.csum_offload),
         )?;
+        if wants.multicast_filter && offer.multicast_control {
+            // Without `feature-dynamic-multicast-control` it is read now and at no other time.
+            self.put(keys::REQUEST_MULTICAST_CONTROL, 1)?;
+        }
         self.told = true;
         self.published = true;
         // Written to one directory and not, in part, to that of before a restore.
         self.same_life()?;
         self.set_state(XenbusState::Connected)
+    }
+
+    /// Has the backend filter multicast packets, or not, while it is connected. A backend that is not dynamic looks at
+    /// this when it connects the next time.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub fn filter_multicast(&mut self, on: bool) -> Result<(), Error> {
+        self.put(keys::REQUEST_MULTICAST_CONTROL, u32::from(on))
     }
 
     /// The rings and channels: of one queue in the frontend's directory itself, of several each in one of its own.

@@ -168,6 +168,10 @@ impl<C: Consumer> Consumer for Capture<C> {
         self.inner.offer(queue, budget)
     }
 
+    fn announce(&mut self, queue: &mut Queue) {
+        self.inner.announce(queue);
+    }
+
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.inner.fd()
     }

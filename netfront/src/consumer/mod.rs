@@ -31,7 +31,9 @@
 //! ```
 
 mod capture;
+mod cut;
 mod echo;
+mod groups;
 mod null;
 mod tap;
 
@@ -89,6 +91,12 @@ pub trait Consumer {
         Ok(0)
     }
 
+    /// The vif is connected again, after a restore, a migration or a restart of its backend: tells the neighbours where
+    /// this consumer's addresses are now, as with [`crate::announce::send`].
+    fn announce(&mut self, queue: &mut Queue) {
+        let _ = queue;
+    }
+
     /// Readable when [`Self::offer`] has something.
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         None
@@ -118,6 +126,10 @@ impl<C: Consumer + ?Sized> Consumer for Box<C> {
 
     fn offer(&mut self, queue: &mut Queue, budget: usize) -> Result<usize, Error> {
         (**self).offer(queue, budget)
+    }
+
+    fn announce(&mut self, queue: &mut Queue) {
+        (**self).announce(queue);
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {

@@ -8,12 +8,18 @@
 //! frame is read from, and so the queue that it is sent by; which one a received packet comes by is the backend's choice.
 
 use std::io::IoSlice;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::Instant;
 
 use arrayvec::ArrayVec;
 use netfront_tap::{Offloads, Sent, VnetHeader, HEADER_SIZE};
 
+use super::cut::Cut;
+use super::groups::{Groups, Hint};
 use super::Consumer;
+use crate::announce;
 use crate::connection::Features;
 use crate::device::Link;
 use crate::offload::{fill_checksum, from_vnet, to_vnet};
@@ -36,8 +42,12 @@ counters! {
     drop_full,
     /// Frames dropped: a blank checksum without a TCP or UDP header.
     drop_checksum,
-    /// Large segments dropped, since the backend cannot cut them.
+    /// Large segments dropped, since the backend cannot cut them, and they are not what their header says.
     drop_segments,
+    /// Large segments cut by software, since the backend cannot.
+    segments_cut,
+    /// Addresses announced to the neighbours after a reconnect.
+    announced,
     /// Checksums filled in by software, since the backend cannot.
     checksums_filled,
     /// Calls of readv and writev.
@@ -49,11 +59,25 @@ counters! {
 pub struct Tap {
     device: netfront_tap::Tap,
     features: Features,
-    counters: std::sync::Arc<TapCounters>,
+    counters: Arc<TapCounters>,
     /// Address and MTU that hold whatever the vif says.
     kept: Option<([u8; 6], u32)>,
+    cut: Cut,
+    groups: Option<Groups>,
+    /// Tells the first queue of multicast frames, if it follows groups and this is another.
+    hint: Option<Arc<Hint>>,
+    addresses: Addresses,
     /// One of the other queues: the interface is set up by the first.
     follows: bool,
+}
+
+/// Tells the interface's addresses.
+struct Addresses(Box<dyn FnMut() -> Vec<IpAddr> + Send>);
+
+impl std::fmt::Debug for Addresses {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Addresses")
+    }
 }
 
 impl Tap {
@@ -62,8 +86,12 @@ impl Tap {
         Self {
             device,
             features: Features::default(),
-            counters: std::sync::Arc::default(),
+            counters: Arc::default(),
             kept: None,
+            cut: Cut::default(),
+            groups: None,
+            hint: None,
+            addresses: Addresses(Box::new(Vec::new)),
             follows: false,
         }
     }
@@ -76,6 +104,7 @@ impl Tap {
     pub fn next_queue(&self) -> Result<Self, Error> {
         Ok(Self {
             follows: true,
+            hint: self.groups.as_ref().map(Groups::hint),
             ..Self::new(self.device.add_queue()?)
         })
     }
@@ -86,9 +115,43 @@ impl Tap {
         self.kept = Some((mac, mtu));
     }
 
+    /// After each reconnect the neighbours are told that the addresses which this finds are here. It is called by the queue's
+    /// thread.
+    pub fn announce_by(&mut self, addresses: impl FnMut() -> Vec<IpAddr> + Send + 'static) {
+        self.addresses = Addresses(Box::new(addresses));
+    }
+
+    /// Has the backend send only the multicast packets that the interface listens to, all of them while it is promiscuous.
+    /// For a device with [`crate::Wants::multicast_filter`]. The interface must be in the network namespace of the queue's
+    /// thread: elsewhere its groups are not seen, and nothing is filtered. Before [`Self::next_queue`]: the other queues tell this
+    /// one of reports that they send.
+    pub fn filter_multicast(&mut self) {
+        self.groups = Some(Groups::of(self.device.name()));
+    }
+
+    /// Tells the backend which groups the interface listens to, if it is time to look.
+    fn follow(&mut self, queue: &mut Queue) -> Result<(), Error> {
+        let Some(groups) = self
+            .groups
+            .as_mut()
+            .filter(|_| self.features.multicast_control)
+        else {
+            return Ok(());
+        };
+        if groups.begins() {
+            groups.attend(queue.waker());
+        }
+        let Some(wanted) = groups.due(Instant::now()) else {
+            return Ok(());
+        };
+        let complete = queue.follow_multicast(wanted)?;
+        groups.unfinished(!complete);
+        Ok(())
+    }
+
     /// What was counted, readable from any thread.
-    pub fn counters(&self) -> std::sync::Arc<TapCounters> {
-        std::sync::Arc::clone(&self.counters)
+    pub fn counters(&self) -> Arc<TapCounters> {
+        Arc::clone(&self.counters)
     }
 
     /// The interface's name.
@@ -102,6 +165,9 @@ impl Tap {
             device,
             features,
             counters,
+            cut,
+            groups,
+            hint,
             ..
         } = self;
         queue.send_filled(|pages| {
@@ -111,6 +177,13 @@ impl Tap {
                 return Ok(None);
             };
             counters.read.add(1);
+            let destination = pages.first().and_then(|page| page.first().copied());
+            if let Some(groups) = groups {
+                groups.sees(destination);
+            }
+            if let Some(hint) = hint {
+                hint.sees(destination);
+            }
             let vnet = VnetHeader::decode(&bytes);
             let mut offload = from_vnet(&vnet);
             if offload
@@ -118,7 +191,11 @@ impl Tap {
                 .is_some_and(|gso| !takes_segments(features, gso.kind))
             {
                 // Queued in the TAP for an earlier backend that could cut it.
-                counters.drop_segments.add(1);
+                let pages = pages.iter().map(|page| &page[..]);
+                match offload.gso.map(|gso| cut.take(pages, len, gso)) {
+                    Some(Ok(())) => counters.segments_cut.add(1),
+                    _ => counters.drop_segments.add(1),
+                }
                 return Ok(None);
             }
             if offload.checksum == Checksum::Blank && !takes_blank(features, pages.first()) {
@@ -153,6 +230,10 @@ fn takes_blank(features: &Features, first: Option<&std::io::IoSliceMut<'_>>) -> 
 impl Consumer for Tap {
     fn link(&mut self, link: &Link) -> Result<(), Error> {
         self.features = link.features;
+        if let Some(groups) = &mut self.groups {
+            // A new connection has been told of none.
+            groups.look();
+        }
         if self.follows {
             return Ok(());
         }
@@ -206,14 +287,31 @@ impl Consumer for Tap {
     }
 
     fn offer(&mut self, queue: &mut Queue, budget: usize) -> Result<usize, Error> {
-        let mut sent = 0;
-        while sent < budget && queue.can_send() {
-            if !self.read_one(queue)? {
+        self.follow(queue)?;
+        let mut sent = self.cut.send(queue, budget);
+        while sent < budget && queue.can_send() && self.cut.is_done() {
+            if self.read_one(queue)? {
+                sent += 1;
+            } else if self.cut.is_done() {
                 break;
+            } else {
+                sent += self.cut.send(queue, budget - sent);
             }
-            sent += 1;
         }
         Ok(sent)
+    }
+
+    fn announce(&mut self, queue: &mut Queue) {
+        let Ok(mac) = self.device.mac() else {
+            return;
+        };
+        match announce::send(queue, mac, &(self.addresses.0)()) {
+            Ok(sent) => self.counters.announced.add(sent as u64),
+            Err(error) => tracing::warn!("the addresses cannot be announced: {error}"),
+        }
+        if let Err(error) = queue.flush() {
+            tracing::debug!("announcing: {error}");
+        }
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {

@@ -22,7 +22,8 @@ use std::time::Instant;
 use hypervisor::{Access, DomId, Domain, GrantRef, SharedPages};
 use xen_ring::{ControlMessage, ControlStatus, Corrupt, GrefEntry, GREF_ENTRIES};
 
-use super::{Answer, ControlRing, Fault};
+use super::hash::Step;
+use super::{Answer, ControlRing, Fault, HashConfig};
 use crate::pool::{Growth, Leaving, Order};
 use crate::stats::QueueStats;
 
@@ -46,6 +47,8 @@ enum Job {
     Add(Vec<GrefEntry>, Option<SharedPages>),
     /// Withdraw these, then free them.
     Del(Leaving),
+    /// A step on the way to the backend's hashes.
+    Hash(Step),
 }
 
 /// What is to be announced of a queue, and who tells of pages that come and go.
@@ -96,6 +99,8 @@ pub(crate) struct Mapping {
     doing: Option<Doing>,
     /// Pages that left a pool while the backend may have them mapped, and could not be withdrawn.
     held: Vec<Leaving>,
+    /// The hashes that are wanted.
+    hash: Option<HashConfig>,
 }
 
 /// The job that waits for its answer.
@@ -130,7 +135,26 @@ impl Mapping {
             jobs,
             doing: None,
             held: Vec::new(),
+            hash: None,
         }
+    }
+
+    /// Also has the backend hash what it sends, if that is wanted; announces no page if not `maps`.
+    pub fn hashing(mut self, hash: Option<HashConfig>, maps: bool) -> Self {
+        if !maps {
+            self.jobs.clear();
+            for queue in &mut self.queues {
+                queue.state = State::Off;
+                queue.growth.announce(false);
+            }
+        }
+        self.set_hash_active(false);
+        if hash.is_some() {
+            // First: whatever comes of the pages, packets are to be steered soon.
+            self.jobs.push_front(hashing(Step::Algorithm));
+        }
+        self.hash = hash;
+        self
     }
 
     /// Does what can be done without waiting: takes what the pools want, and asks the backend.
@@ -209,6 +233,19 @@ impl Mapping {
         let queue = &mut self.queues[number];
         let name = number as u32;
         match (job, queue.state) {
+            (Job::Hash(_), State::Down) => Ok(()),
+            (Job::Hash(step), _) => {
+                let Some(hash) = &self.hash else {
+                    return Ok(());
+                };
+                self.ring.write_bytes(&hash.page(step));
+                self.doing = Some(Doing {
+                    queue: number,
+                    job: Job::Hash(step),
+                    entries: 0,
+                });
+                self.ring.ask(hash.message(step, gref))
+            }
             (Job::Size, _) => {
                 self.doing = Some(Doing {
                     queue: number,
@@ -282,10 +319,17 @@ impl Mapping {
             return Ok(());
         };
         let (number, entries) = (*number, *entries);
+        if let Job::Hash(step) = *job {
+            self.doing = None;
+            self.hashed(step, (status, data));
+            return Ok(());
+        }
         let kind = match job {
             Job::Size => 8,
             Job::Add(..) => 9,
             Job::Del(_) => 10,
+            // Judged above, by its own rules.
+            Job::Hash(_) => return Ok(()),
         };
         let nonsense = Fault::Nonsense { kind, status, data };
         let queue = &mut self.queues[number];
@@ -350,6 +394,34 @@ impl Mapping {
         Ok(())
     }
 
+    /// Goes on to the next step of the hashes, or does without them.
+    fn hashed(&mut self, step: Step, answer: Answer) {
+        let Some(hash) = self.hash.as_ref().filter(|_| step != Step::Off) else {
+            return;
+        };
+        match hash.next(step, answer) {
+            Ok(Some(next)) => self.jobs.push_front(hashing(next)),
+            Ok(None) => {
+                tracing::info!(?hash, "the backend hashes what it sends");
+                self.set_hash_active(true);
+            }
+            Err(refusal) => {
+                tracing::warn!("the backend does not hash: {refusal}");
+                // Half set up, netback would give every packet the same hash.
+                if step != Step::Algorithm {
+                    self.jobs.push_front(hashing(Step::Off));
+                }
+            }
+        }
+    }
+
+    /// The hashes are those of the vif: the first queue's counters tell of them.
+    fn set_hash_active(&self, active: bool) {
+        if let Some(first) = self.queues.first() {
+            first.stats.hash_active.set(u64::from(active));
+        }
+    }
+
     /// Nothing is asked any more, for no queue.
     fn fall(&mut self, fault: &Fault) {
         // Of a broken ring and of a restore tells who ends the connection for it.
@@ -370,7 +442,7 @@ impl Mapping {
                     self.queues[queue].hand_over(grown);
                 }
                 Job::Del(leaving) => self.held.push(leaving),
-                Job::Size => {}
+                Job::Size | Job::Hash(_) => {}
             }
         }
         // What was still to be asked. The pools wait for their pages, and another queue's size must not be asked for.
@@ -378,7 +450,7 @@ impl Mapping {
             match job {
                 Job::Add(_, grown) => self.queues[number].hand_over(grown),
                 Job::Del(leaving) => self.hold(number, leaving),
-                Job::Size => {}
+                Job::Size | Job::Hash(_) => {}
             }
         }
     }
@@ -398,7 +470,13 @@ impl Drop for Mapping {
         for queue in &self.queues {
             queue.stats.gref_mapped.set(0);
         }
+        self.set_hash_active(false);
     }
+}
+
+/// A step of the hashes as a job: they are those of the vif, which the first queue stands for.
+fn hashing(step: Step) -> (usize, Job) {
+    (0, Job::Hash(step))
 }
 
 fn writable(refs: &[GrantRef]) -> Vec<GrefEntry> {

@@ -13,6 +13,7 @@ use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use crate::connection::{Change, Connection, Offer};
 use crate::control::Mapping;
 use crate::pool::Growth;
+use crate::queue::Filter;
 use crate::waker::Waker;
 use crate::Error;
 
@@ -38,6 +39,8 @@ pub(super) struct Served {
     pub owner: Arc<Waker>,
     /// Of each queue's pool.
     pub growths: Vec<Arc<Growth>>,
+    /// What is wished of the multicast filter, of which the first queue tells.
+    pub filter: Arc<Filter>,
 }
 
 /// The thread's handle.
@@ -65,6 +68,7 @@ impl Control {
             Ok(waker) => Arc::new(waker),
             Err(error) => return Err((error, Box::new(held))),
         };
+        served.filter.attend(Arc::clone(&waker));
         let stop = Arc::new(AtomicBool::new(false));
         let news = Arc::new(News::default());
         for growth in &served.growths {
@@ -226,6 +230,11 @@ impl Watch {
                     for growth in &self.served.growths {
                         growth.serve(&self.domain, self.peer, Access::ReadWrite);
                     }
+                }
+            }
+            if let Some(on) = self.served.filter.take().filter(|_| !self.over) {
+                if let Err(error) = self.held.connection.filter_multicast(on) {
+                    tracing::warn!("the backend cannot be told about multicast: {error}");
                 }
             }
             // A store that has failed is asked again later; its descriptor may be ready for ever.

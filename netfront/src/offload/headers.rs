@@ -143,7 +143,7 @@ fn parse_ipv6(head: &[u8], at: usize) -> Option<(u8, usize)> {
 }
 
 /// The ones' complement sum of RFC 1071, unfolded. `odd`: the first byte is the second of its pair.
-pub(super) fn sum(bytes: &[u8], odd: bool) -> u64 {
+pub(crate) fn sum(bytes: &[u8], odd: bool) -> u64 {
     let (lead, rest) = bytes.split_at(usize::from(odd && !bytes.is_empty()));
     let mut total: u64 = lead.iter().map(|&byte| u64::from(byte)).sum();
     let mut pairs = rest.chunks_exact(2);
@@ -160,7 +160,7 @@ pub(super) fn sum(bytes: &[u8], odd: bool) -> u64 {
 }
 
 /// Folds a sum to 16 bits.
-pub(super) fn fold(mut sum: u64) -> u16 {
+pub(crate) fn fold(mut sum: u64) -> u16 {
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }

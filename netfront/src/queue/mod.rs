@@ -5,6 +5,7 @@
 //! backend asked. Nothing in these calls allocates, locks, or enters the kernel per packet.
 
 mod config;
+mod multicast;
 mod open;
 mod rx;
 mod tx;
@@ -26,6 +27,8 @@ use crate::watch::{copy_slices, Event, Watch, What};
 use crate::{Error, SendError};
 
 pub use config::{Ports, QueueConfig, QueueKeys, Wake};
+pub(crate) use multicast::Filter;
+pub use multicast::{Group, MULTICAST_MAX};
 pub(crate) use open::{events_of, open_queues, Named};
 use rx::RxQueue;
 use tx::TxQueue;

@@ -145,6 +145,8 @@ impl RxQueue {
             let len = self.assembled.len as usize;
             stats.rx_packets.add(1);
             stats.rx_bytes.add(len as u64);
+            let hashed = self.assembled.offload.hash.is_some();
+            stats.rx_hashed.add(hashed.into());
             let repaired = offload::repair(&mut self.assembled.offload);
             let head = if self.config.copies(len) {
                 stats.rx_small.add(1);

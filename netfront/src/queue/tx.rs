@@ -5,8 +5,11 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use hypervisor::GrantRef;
-use xen_ring::{transmit, FrontRing, Notify, Offload, Page, Status, Tx, TxFragment, PAGE_SIZE};
+use xen_ring::{
+    transmit, FrontRing, Multicast, Notify, Offload, Page, Status, Tx, TxFragment, PAGE_SIZE,
+};
 
+use super::multicast::{Filter, Group, MULTICAST_MAX};
 use crate::pool::{view_mut, Pool, PoolPage};
 use crate::stats::QueueStats;
 use crate::watch::{flags_of, Event, Watch, What};
@@ -21,6 +24,17 @@ const MAX_PAGES: usize = 17;
 /// The length field of a request has 16 bits (`XEN_NETIF_MAX_TX_SIZE`).
 const MAX_LEN: usize = 0xffff;
 
+/// What the backend was told about multicast over this ring.
+#[derive(Default)]
+pub(super) struct Told {
+    pub groups: ArrayVec<Group, MULTICAST_MAX>,
+    /// It has refused one.
+    pub refused: bool,
+    /// What the store says, as far as this queue knows.
+    pub filtering: Option<bool>,
+    pub filter: Arc<Filter>,
+}
+
 pub(crate) struct TxQueue {
     ring: FrontRing<Tx>,
     pub pool: Pool,
@@ -31,6 +45,9 @@ pub(crate) struct TxQueue {
     stagger: usize,
     /// Slots with extra infos that the backend has not answered: it answers these, and no others, with NULL.
     extras: u32,
+    /// Ids of requests about multicast, which have no page.
+    asked: ArrayVec<u16, { SLOTS as usize }>,
+    pub(super) multicast: Told,
     pub watch: Arc<Watch>,
     /// The queue's number for traces, where there are several.
     pub number: Option<u16>,
@@ -48,6 +65,8 @@ impl TxQueue {
             reserve: ArrayVec::new(),
             stagger: 0,
             extras: 0,
+            asked: ArrayVec::new(),
+            multicast: Told::default(),
             watch: Arc::default(),
             number: None,
             unpublished: false,
@@ -156,6 +175,45 @@ impl TxQueue {
         }
         self.push(&fragments, len, offload, stats);
         Ok(true)
+    }
+
+    /// Asks for the packets of a group, or for no more of them: two slots. False if there is no room now.
+    pub fn ask_multicast(&mut self, wish: Multicast) -> bool {
+        let Some(&id) = self.ids.last() else {
+            return false;
+        };
+        if transmit::push_multicast(&mut self.ring, id, wish).is_err() {
+            return false;
+        }
+        self.ids.pop();
+        // There are as many as ids.
+        let _ = self.asked.try_push(id);
+        self.extras += 1;
+        self.unpublished = true;
+        let groups = &mut self.multicast.groups;
+        match wish {
+            // As many as there is room for: whoever asks has counted them.
+            Multicast::Add(group) => {
+                let _ = groups.try_push(group);
+            }
+            Multicast::Del(group) => groups.retain(|known| *known != group),
+        }
+        true
+    }
+
+    /// True for the answer to a request about multicast, which is taken here.
+    fn is_about_multicast(&mut self, id: u16, status: Status, stats: &QueueStats) -> bool {
+        let Some(at) = self.asked.iter().position(|&asked| asked == id) else {
+            return false;
+        };
+        self.asked.swap_remove(at);
+        self.ids.push(id);
+        if status != Status::Okay {
+            // Until the next connection everything is let through: none is lost then.
+            self.multicast.refused = true;
+            stats.multicast_refused.add(1);
+        }
+        true
     }
 
     /// Start offsets walk over the cache lines of a page: at offset 0 everywhere, all headers would
@@ -285,6 +343,12 @@ impl TxQueue {
             let response = slot.response();
             if traces {
                 self.trace_response(response.id, response.status);
+            }
+            if response.status != Status::Null
+                && !self.asked.is_empty()
+                && self.is_about_multicast(response.id, response.status, stats)
+            {
+                continue;
             }
             match response.status {
                 // The slot held an extra info. netback leaves the id of these unwritten.

@@ -7,6 +7,7 @@
 //! | `queues` | the keys of several queues |
 //! | `changes` | what is reported while connected |
 //! | `closing` | the goodbye, and when pages are freed |
+//! | `orders` | every pair of states, legal and illegal, from either side |
 //! | `service` | a device in service, whose backend breaks the contract or goes |
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -16,6 +17,7 @@ mod closing;
 mod common;
 mod handshake;
 mod offer;
+mod orders;
 mod queues;
 mod service;
 

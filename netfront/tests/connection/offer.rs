@@ -64,6 +64,22 @@ fn every_feature_is_read_from_its_own_key() {
             "1",
             features(|f| f.split_event_channels = true),
         ),
+        ("feature-ctrl-ring", "1", features(|f| f.ctrl_ring = true)),
+        (
+            "feature-multicast-control",
+            "1",
+            features(|f| f.multicast_control = true),
+        ),
+        (
+            "feature-dynamic-multicast-control",
+            "1",
+            features(|f| f.dynamic_multicast_control = true),
+        ),
+        (
+            "feature-xdp-headroom",
+            "1",
+            features(|f| f.xdp_headroom = true),
+        ),
         (
             "multi-queue-max-queues",
             "8",

@@ -5,12 +5,14 @@
 //! | --- | --- |
 //! | `traffic` | with our own backend: what packets cost, growth and shrinking, reconnects |
 //! | `answers` | with a control ring in the test's hands ([`hand`]): good answers, late ones, nonsense |
+//! | `hash` | hashes that are asked for over the same ring |
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod answers;
 #[path = "../common/mod.rs"]
 mod common;
 mod hand;
+mod hash;
 mod traffic;
 
 use netfront::Device;

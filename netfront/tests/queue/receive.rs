@@ -59,6 +59,34 @@ fn a_packet_may_take_one_to_eighteen_slots() {
     }
 }
 
+/// The first slots have one byte each, the last has the rest: where netback once counted wrong (XSA-432).
+#[test]
+fn every_number_of_slots_carries_every_short_length_also_in_pieces_of_one_byte() {
+    for untrusted in [false, true] {
+        let world = World::new();
+        let (mut queue, mut back) = world.pair(&QueueConfig {
+            untrusted,
+            ..QueueConfig::default()
+        });
+        for slots in 1..=18 {
+            for len in (18..=140).chain([255, 256, 257, 1514, 4000]) {
+                let sent = frame(len, slots);
+                let (single, rest) = sent.split_at(slots - 1);
+                let mut pieces: Vec<_> = single.chunks(1).collect();
+                pieces.push(rest);
+                back.put_pieces(&pieces, 3, &Offload::default());
+                back.publish();
+                assert_eq!(
+                    receive_one(&mut queue).0,
+                    sent,
+                    "{slots} slots, {len} bytes"
+                );
+                assert_eq!(back.take_posted(), SLOTS);
+            }
+        }
+    }
+}
+
 #[test]
 fn a_packet_whose_first_slot_is_all_header_may_take_nineteen() {
     let world = World::new();

@@ -44,6 +44,17 @@ fn each_queue_is_told_beside_the_sum_in_numbers_and_in_words() {
 }
 
 #[test]
+fn a_mapping_of_hashes_that_names_a_queue_that_there_cannot_be_is_refused_with_what_to_change() {
+    let words = "run --vif 1 --echo --queues 2 --hash toeplitz --hash-mapping 0,2";
+    let words: Vec<&str> = words.split(' ').collect();
+    let output = World::new(&[]).command(&words);
+    assert_eq!(output.status.code(), Some(78), "{output:?}");
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(errors.contains("names queue 2"), "{errors}");
+    assert!(errors.contains("--queues"), "{errors}");
+}
+
+#[test]
 fn a_trace_names_the_queue_of_each_line_and_a_pause_stops_both() {
     let world = world();
     let trace = world.text(&["trace", "--json", "--count", "2000"]);

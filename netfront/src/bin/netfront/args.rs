@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use netback_sim::traffic::Sizes;
+use netfront::control::HashKey;
 use netfront::engine::moderation::Mode;
 use netfront::engine::restart::Policy as RestartLimit;
 use netfront::PoolPolicy;
@@ -242,6 +243,18 @@ pub struct Run {
     pub control: Option<PathBuf>,
     #[command(flatten)]
     pub queue: QueueOptions,
+    /// Have the backend send only the multicast packets that the TAP listens to; all of them while it is promiscuous.
+    #[arg(long, conflicts_with_all = ["echo", "netns"])]
+    pub multicast_filter: bool,
+    /// Have the backend hash what it sends by this algorithm (over the control ring), and choose the queue by that.
+    #[arg(long, value_name = "ALGORITHM", value_parser = ["toeplitz"])]
+    pub hash: Option<String>,
+    /// Its key: 80 hexadecimal digits [default: the key of Microsoft's verification suite, which everybody knows].
+    #[arg(long, value_name = "KEY", requires = "hash")]
+    pub hash_key: Option<HashKey>,
+    /// The queue of each remainder of the hash by the length of this list, as in 0,1,0,2 [default: spread over all].
+    #[arg(long, value_name = "QUEUES", value_delimiter = ',', requires = "hash")]
+    pub hash_mapping: Vec<u32>,
     /// How the driver learns of packets: by events (interrupt), by looking (poll, which takes a whole CPU), or by
     /// whichever is cheaper at the time (adaptive). Later: `netfront mode`.
     #[arg(long, value_name = "MODE", default_value_t)]

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use crate::args::Run;
 use crate::failure::Failure;
-use crate::takeover::driver::Taken;
+use crate::takeover::{self, driver::Taken};
 use crate::udev;
 
 /// A consumer of one queue.
@@ -50,6 +50,15 @@ pub fn consumers(args: &Run, taken: Option<&Arc<Taken>>) -> Result<Consumers, Fa
     }
     if let Some(taken) = taken {
         taken.dress(&mut tap)?;
+    }
+    // Of the interface, which has one owner: the first.
+    if args.multicast_filter {
+        tap.filter_multicast();
+    }
+    if args.netns.is_none() {
+        // Of the thread that opens the socket, so not those of a TAP in another namespace.
+        let name = tap.name().to_owned();
+        tap.announce_by(move || takeover::addresses(&name));
     }
     let mut taps = vec![tap.counters()];
     let mut others: Vec<Boxed> = Vec::new();

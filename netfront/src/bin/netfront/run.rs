@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use netfront::control::HashConfig;
 use netfront::device::thread_name;
 use netfront::engine::moderation::SharedMode;
 use netfront::engine::receiver::Tuning;
@@ -59,7 +60,44 @@ impl QueueOptions {
             gso: !self.no_gso,
             csum_offload: !self.no_csum,
             grant_mapping: !self.no_grant_mapping,
+            ..Wants::default()
         }
+    }
+}
+
+impl Run {
+    /// What the command line wants of the backend.
+    fn wants(&self) -> Wants {
+        Wants {
+            multicast_filter: self.multicast_filter,
+            ..self.queue.wants()
+        }
+    }
+
+    /// The hashes that the command line wants of it.
+    fn hash(&self) -> Option<HashConfig> {
+        // There is one algorithm.
+        self.hash.as_ref()?;
+        Some(HashConfig {
+            key: self.hash_key.unwrap_or_default(),
+            mapping: self.hash_mapping.clone(),
+            ..HashConfig::default()
+        })
+    }
+}
+
+/// A mapping of the hashes that names a queue which there cannot be: the backend would refuse all of it.
+fn check_mapping(args: &Run) -> Result<(), Failure> {
+    let queues = args.queue.count();
+    match args.hash_mapping.iter().max() {
+        Some(&highest) if highest as usize >= queues => Err(Failure::Class {
+            code: code::SETTING,
+            text: format!(
+                "--hash-mapping names queue {highest}, and there are {queues} (0 to {}): raise --queues or change the mapping",
+                queues - 1
+            ),
+        }),
+        _ => Ok(()),
     }
 }
 
@@ -74,6 +112,7 @@ pub fn run(args: Run) -> Result<(), Failure> {
 /// The same in this process, for a vif that is free or was `taken` over.
 pub fn drive(mut args: Run, taken: Option<&Arc<Taken>>) -> Result<(), Failure> {
     control::started();
+    check_mapping(&args)?;
     let (bell, held) = Bell::new(args.file.is_some())?;
     let domain = domain(&args.ground)?;
     let _held = match args.ground.sim {
@@ -89,7 +128,7 @@ pub fn drive(mut args: Run, taken: Option<&Arc<Taken>>) -> Result<(), Failure> {
         .unwrap_or_else(|| control_socket(args.ground.sim.as_deref(), args.vif));
     // Before anything is created or overwritten.
     control::claim(&path)?;
-    make_room(&domain, &args.queue);
+    make_room(&domain, &args);
     let service = Arc::new(Service::tuned(Tuning {
         mode: SharedMode::new(args.mode),
         policy: args.restart_limit,
@@ -112,7 +151,7 @@ pub fn drive(mut args: Run, taken: Option<&Arc<Taken>>) -> Result<(), Failure> {
         writers: Arc::default(),
         metrics: OnceLock::new(),
         queue: args.queue.config(),
-        wants: args.queue.wants(),
+        wants: args.wants(),
         confirmation: taken.map(|taken| Arc::clone(&taken.confirmation)),
         ringer: bell.ringer()?,
     });
@@ -126,7 +165,8 @@ pub fn drive(mut args: Run, taken: Option<&Arc<Taken>>) -> Result<(), Failure> {
     let builder: Builder = Device::builder(args.vif)
         .queues(1 + others.len())
         .queue(args.queue.config())
-        .wants(args.queue.wants())
+        .wants(args.wants())
+        .hash(args.hash())
         .deadline(Duration::from_secs(args.deadline))
         .interrupt(service.interrupt())
         .watch(Arc::clone(&subject.watch));
@@ -224,11 +264,12 @@ fn reload(file: &mut Loaded) {
 
 /// Raises the limit of shared pages if it is below what was asked for and this is allowed. Otherwise the
 /// pools are smaller, and say so.
-fn make_room(domain: &netfront::hypervisor::Domain, options: &QueueOptions) {
+fn make_room(domain: &netfront::hypervisor::Domain, args: &Run) {
     const RINGS: usize = 2;
+    let options = &args.queue;
     let config = options.config();
     let queue = config.rx_limit + config.tx_pages + RINGS;
-    let control = match options.no_grant_mapping {
+    let control = match options.no_grant_mapping && args.hash.is_none() {
         true => 0,
         false => netfront::control::PAGES,
     };

@@ -185,6 +185,9 @@ fn pump(
     team: &Team,
 ) -> Result<End, Error> {
     let mut pump = Pump::new(service, device.control_waker());
+    if service.connections.load(Ordering::Relaxed) > 1 {
+        consumer.announce(device.queue());
+    }
     loop {
         if service.stopping() {
             return Ok(End::Stopped);

@@ -125,6 +125,7 @@ impl Subject {
         json!({
             "mac": mac_text(link.mac),
             "mtu": link.mtu,
+            "speed": link.speed,
             "carrier": link.carrier,
             "split_event_channels": link.split_event_channels,
             "queues": link.queues,
@@ -142,6 +143,7 @@ impl Subject {
             "gso": self.wants.gso && self.wants.sg,
             "csum_offload": self.wants.csum_offload,
             "grant_mapping": self.wants.grant_mapping,
+            "multicast_filter": self.wants.multicast_filter,
         });
         report["queue"] = json!({
             "policy": self.queue.policy.to_string(),

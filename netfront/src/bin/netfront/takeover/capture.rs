@@ -128,6 +128,28 @@ pub fn link(netlink: &mut Netlink, name: &str) -> Result<Link, Failure> {
 }
 
 /// An address that was found to be somebody else's is not put back.
+/// The addresses of the interface `name` in this thread's network namespace; none if the kernel does not say.
+pub fn addresses(name: &str) -> Vec<IpAddr> {
+    let index = std::fs::read_to_string(format!("/sys/class/net/{name}/ifindex"));
+    let Some(index) = index.ok().and_then(|text| text.trim().parse::<u32>().ok()) else {
+        return Vec::new();
+    };
+    let found =
+        Netlink::open().and_then(|mut it| it.list(Message::GetAddress(AddressMessage::default())));
+    let Ok(found) = found.inspect_err(|error| tracing::debug!("addresses of {name}: {error}"))
+    else {
+        return Vec::new();
+    };
+    let messages = found.iter().filter_map(|message| match message {
+        Message::NewAddress(message) => Some(message),
+        _ => None,
+    });
+    messages
+        .filter(|message| message.header.index == index && is_kept(message))
+        .filter_map(local)
+        .collect()
+}
+
 fn is_kept(message: &AddressMessage) -> bool {
     !message.attributes.iter().any(|attribute| {
         matches!(attribute, AddressAttribute::Flags(flags) if flags.contains(AddressFlags::Dadfailed))

@@ -49,7 +49,7 @@ use crate::args::Run;
 use crate::failure::Failure;
 use crate::sysfs::Vif;
 
-pub use capture::capture;
+pub use capture::{addresses, capture};
 pub use saved::Saved;
 
 /// `netfront run --take-over`, as the guardian or as its driver.
