@@ -102,8 +102,9 @@ xl destroy guest || fail "xl destroy"
 # kernel_serves QUEUES: the kernel's netfront with so many queues of our backend.
 kernel_serves() {
     BACKEND_NAME=$1
-    backend_start --queues "$1"
+    # Before there is a vif: netfront makes as many queues as it may have then.
     guest_must "kernel_queues $1"
+    backend_start --queues "$1"
     guest_must up
     within 30 "the guest answers" ping -c 1 -W 1 10.77.0.2
     backend_check
