@@ -42,6 +42,15 @@ pub struct Tuning {
     pub moderation: Settings,
 }
 
+/// What an activation did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turn {
+    /// Packets that were moved, both directions together.
+    pub moved: usize,
+    /// The queue is drained, or its consumer is behind: [`Receiver::sleep`] is due.
+    pub rests: bool,
+}
+
 /// The engine of one queue.
 pub struct Receiver {
     tuning: Arc<Tuning>,
@@ -69,12 +78,11 @@ impl Receiver {
         }
     }
 
-    /// Does one activation. Returns how many packets were moved, both directions together. With 0 the queue is drained, or
-    /// its consumer is behind, and [`Self::sleep`] is due.
+    /// Does one activation.
     ///
     /// # Errors
     /// As [`super::round`].
-    pub fn turn(&mut self, queue: &mut Queue, consumer: &mut dyn Consumer) -> Result<usize, Error> {
+    pub fn turn(&mut self, queue: &mut Queue, consumer: &mut dyn Consumer) -> Result<Turn, Error> {
         // One that is left from the last turn is on the list already.
         self.half.list(QUEUE);
         self.half.release(|_| true);
@@ -107,7 +115,8 @@ impl Receiver {
         let handed_over = activation.reason != Reason::Drained;
         stats.engine_hand_overs.add(handed_over.into());
         stats.engine_limit.set(self.half.policy().limit().into());
-        error.map_or(Ok(moved), Err)
+        let rests = matches!(activation.reason, Reason::Drained | Reason::Held);
+        error.map_or(Ok(Turn { moved, rests }), Err)
     }
 
     /// Sleeps as the mode wants it, at most for `time`: until the backend has something, the consumer has, or somebody

@@ -65,6 +65,7 @@ impl Loop {
         self.receiver
             .turn(&mut self.queue, &mut self.consumer)
             .unwrap()
+            .moved
     }
 
     fn sleep(&mut self, time: Duration) -> Wake {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Service;
 use crate::consumer::Consumer;
 use crate::engine::calm::Calm;
-use crate::engine::receiver::Receiver;
+use crate::engine::receiver::{Receiver, Turn};
 use crate::engine::rest;
 use crate::engine::silence::Silence;
 use crate::queue::{Queue, Wake};
@@ -17,7 +17,8 @@ const LOOK_UP: u32 = 64;
 
 /// What a thread remembers between two activations.
 pub(super) struct Pump {
-    turn: u32,
+    /// Activations that moved packets.
+    busy: u32,
     calm: Calm,
     silence: Silence,
     receiver: Receiver,
@@ -30,7 +31,7 @@ pub(super) struct Pump {
 impl Pump {
     pub fn new(service: &Service, control: Arc<Waker>) -> Self {
         Self {
-            turn: 0,
+            busy: 0,
             calm: Calm::default(),
             silence: Silence::default(),
             receiver: Receiver::new(service.shared_tuning()),
@@ -46,21 +47,26 @@ impl Pump {
         consumer: &mut dyn Consumer,
         service: &Service,
     ) -> Result<bool, Error> {
-        self.turn = self.turn.wrapping_add(1);
         let paused = service.is_paused();
-        let moved = match paused {
-            true => 0,
+        let Turn { moved, rests } = match paused {
+            true => Turn {
+                moved: 0,
+                rests: true,
+            },
             false => self.receiver.turn(queue, consumer)?,
         };
         if moved > 0 {
             self.calm.end();
-            // Never idle, the thread never sleeps: a detach must be seen all the same.
-            if !self.turn.is_multiple_of(LOOK_UP) {
-                return Ok(false);
-            }
-        } else {
+            self.busy = self.busy.wrapping_add(1);
+        }
+        // Never idle, the thread never sleeps: a detach must be seen all the same.
+        let looks_up = moved > 0 && self.busy.is_multiple_of(LOOK_UP);
+        if !looks_up && !rests {
+            return Ok(false);
+        }
+        if !looks_up {
             // While it is paused the answers are left in the ring.
-            if !paused && self.silence.is_long(queue) {
+            if !paused && moved == 0 && self.silence.is_long(queue) {
                 self.control.wake();
             }
             let time = self.calm.time(queue);
