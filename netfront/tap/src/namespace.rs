@@ -7,7 +7,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{open, Mode, OFlags};
+use rustix::fs::{fstat, open, stat, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::thread::{move_into_link_name_space, LinkNameSpaceType};
 
@@ -62,6 +62,14 @@ where
 /// [`Error::Namespace`] when there is none of that name, or without CAP_SYS_ADMIN.
 pub fn enter(namespace: &str) -> Result<(), Error> {
     enter_link(&link(namespace)?, namespace)
+}
+
+/// Whether it is that of the calling thread.
+pub(crate) fn is_own(link: &OwnedFd) -> bool {
+    match (fstat(link), stat("/proc/thread-self/ns/net")) {
+        (Ok(that), Ok(own)) => (that.st_dev, that.st_ino) == (own.st_dev, own.st_ino),
+        _ => false,
+    }
 }
 
 fn link(namespace: &str) -> Result<OwnedFd, Error> {

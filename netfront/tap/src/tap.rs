@@ -96,10 +96,15 @@ impl Tap {
         // In the caller's own namespace the name may be that of another interface, or of none.
         let link = ioctl::namespace_of(self.control.as_fd())
             .map_err(|errno| self.refused("finding its network namespace", errno))?;
-        let (file, control, name) = namespace::run_behind(&link, &self.name, || {
+        let open = || {
             let (file, name) = attach(&self.name, self.vnet_header, self.multi_queue)?;
             Ok((file, control_socket(&name)?, name))
-        })??;
+        };
+        // To enter a namespace takes CAP_SYS_ADMIN, even the thread's own; a service has CAP_NET_ADMIN only.
+        let (file, control, name) = match namespace::is_own(&link) {
+            true => open()?,
+            false => namespace::run_behind(&link, &self.name, open)??,
+        };
         Tap::prepare(file, control, name, self.vnet_header, self.multi_queue)
     }
 

@@ -196,6 +196,25 @@ fn a_second_queue_is_attached_from_a_thread_in_another_namespace() {
 }
 
 #[test]
+fn a_second_queue_takes_no_right_to_enter_namespaces() {
+    isolated(|| {
+        let first = Tap::open(TapOptions {
+            name: "xn0".into(),
+            queues: 2,
+            ..TapOptions::default()
+        })
+        .unwrap();
+        // As the service runs: of this thread only, which ends with the test.
+        let mut sets = rustix::thread::capabilities(None).unwrap();
+        sets.effective
+            .remove(rustix::thread::CapabilitySet::SYS_ADMIN);
+        rustix::thread::set_capabilities(None, sets).unwrap();
+        assert!(namespace::enter("/proc/thread-self/ns/net").is_err());
+        first.add_queue().expect("a second queue");
+    });
+}
+
+#[test]
 fn a_queue_that_is_detached_gets_no_frames_and_one_that_is_attached_again_does() {
     isolated(|| {
         let first = Tap::open(TapOptions {
