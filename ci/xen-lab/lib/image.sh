@@ -62,7 +62,7 @@ put_modules() {
             cp -n "$from/$file" "$to/$file"
         done
     done
-    cp "$from"/modules.{order,builtin} "$to/"
+    cp "$from"/modules.{order,builtin,builtin.modinfo} "$to/"
     "$ROOT/bin/busybox" depmod -b "$tree" "$KERNEL"
 }
 
