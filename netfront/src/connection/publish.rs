@@ -119,13 +119,14 @@ impl Connection {
 
     /// What the next driver may not write, and so would leave as it is. The kernel's netfront has no control ring and
     /// removes no keys of one: netback would try to map ours, which is gone, and give up the next connection. A
-    /// driver that knows of one queue only writes no number of them.
+    /// driver that knows of one queue only writes no number of them. One that never asks for multicast packets would get none.
     pub(super) fn remove_lasting_keys(&mut self) -> Result<(), Error> {
         if std::mem::take(&mut self.published) {
             for key in [
                 keys::CTRL_RING_REF,
                 keys::EVENT_CHANNEL_CTRL,
                 keys::MULTI_QUEUE_NUM_QUEUES,
+                keys::REQUEST_MULTICAST_CONTROL,
             ] {
                 self.store.remove(&keys::join(&self.frontend, key))?;
             }

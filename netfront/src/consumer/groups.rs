@@ -122,7 +122,8 @@ impl Groups {
         let flags = std::fs::read_to_string(format!("/sys/class/net/{}/flags", self.interface));
         // What cannot be read is taken for an interface that wants everything: to filter too little loses nothing.
         let all = flags.map_or(true, |text| wants_all(&text));
-        let Ok(table) = std::fs::read_to_string("/proc/net/dev_mcast") else {
+        // By the thread: a service with ProcSubset=pid has no /proc/net.
+        let Ok(table) = std::fs::read_to_string("/proc/thread-self/net/dev_mcast") else {
             return Some(None);
         };
         if all {

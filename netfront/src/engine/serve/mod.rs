@@ -153,12 +153,13 @@ fn connection(
     service: &Service,
 ) -> Result<End, Error> {
     let team = Team::new(device);
-    first.link(device.link())?;
     for (consumer, queue) in others.iter_mut().zip(2..) {
         // Attached before the link: who has no queue must get no packets to send.
         consumer.attend(queue <= device.link().queues)?;
         consumer.link(device.link())?;
     }
+    // It takes the interface up, and the kernel sends at once.
+    first.link(device.link())?;
     let mut queues = device.take_queues();
     let end = thread::scope(|scope| -> Result<End, Error> {
         let dismissal = team.dismissal();

@@ -138,7 +138,7 @@ impl Service {
         self.stats.snapshot()
     }
 
-    /// The counters of each queue of the connection, or of the first one while there is none.
+    /// The counters of each queue of the connection, or of the last one while there is none; one at least.
     pub fn snapshots(&self) -> Vec<Snapshot> {
         let queues = self.wakers.lock().map_or(1, |wakers| wakers.len().max(1));
         let all = self.stats.all();

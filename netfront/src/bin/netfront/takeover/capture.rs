@@ -127,7 +127,6 @@ pub fn link(netlink: &mut Netlink, name: &str) -> Result<Link, Failure> {
     Ok(link)
 }
 
-/// An address that was found to be somebody else's is not put back.
 /// The addresses of the interface `name` in this thread's network namespace; none if the kernel does not say.
 pub fn addresses(name: &str) -> Vec<IpAddr> {
     let index = std::fs::read_to_string(format!("/sys/class/net/{name}/ifindex"));
@@ -150,6 +149,7 @@ pub fn addresses(name: &str) -> Vec<IpAddr> {
         .collect()
 }
 
+/// An address that was found to be somebody else's is not put back.
 fn is_kept(message: &AddressMessage) -> bool {
     !message.attributes.iter().any(|attribute| {
         matches!(attribute, AddressAttribute::Flags(flags) if flags.contains(AddressFlags::Dadfailed))
