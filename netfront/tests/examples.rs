@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Receiver, Sender};
 
 use hypervisor::{sim, DomId};
 use netback_sim::{peer, BackendHandle};
@@ -42,17 +42,22 @@ fn ipv4(protocol: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-#[test]
-fn echo_answers_arp_ping_and_udp_for_its_address() {
-    let program = example("echo");
+/// A backend whose packets are in the test's hands: those to the guest, and those from it.
+fn wired(world: &Stage) -> (Sender<Vec<u8>>, Receiver<Vec<u8>>, BackendHandle) {
     let (guest, to_guest) = mpsc::channel();
     let (from_guest, wire) = mpsc::channel();
-    let world = Stage::new();
-    let wire_end = Wire {
+    let end = Wire {
         to_guest,
         from_guest,
     };
-    let _backend = world.backend(0, wire_end);
+    (guest, wire, world.backend(0, end))
+}
+
+#[test]
+fn echo_answers_arp_ping_and_udp_for_its_address() {
+    let program = example("echo");
+    let world = Stage::new();
+    let (guest, wire, _backend) = wired(&world);
     let mut echo = Guest::start(&program, &world.socket, &["--address", "10.0.0.2"]);
     assert_eq!(echo.line(), "answering for 10.0.0.2\n");
     let ask = |question: &[u8]| -> Vec<u8> {
@@ -166,14 +171,8 @@ fn numbered(number: u64) -> Vec<u8> {
 fn receive_counts_datagrams_on_its_cores_and_tells_what_was_lost() {
     let program = example("receive");
     for workers in ["0", "2"] {
-        let (guest, to_guest) = mpsc::channel();
-        let (from_guest, wire) = mpsc::channel();
         let world = Stage::new();
-        let wire_end = Wire {
-            to_guest,
-            from_guest,
-        };
-        let _backend = world.backend(0, wire_end);
+        let (guest, wire, _backend) = wired(&world);
         let arguments = ["--address", "10.0.0.2", "--workers", workers, "--json"];
         let mut receive = Guest::start(&program, &world.socket, &arguments);
         assert_eq!(receive.line(), "receiving for 10.0.0.2:9000\n");

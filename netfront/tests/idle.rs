@@ -89,6 +89,16 @@ fn the_store_is_left_alone_until_a_packet_stays_unanswered_and_then_asked_at_onc
     until("questions to the store", || sleeps() >= last + 4);
     assert!(service.link().is_some(), "the store had nothing to tell");
 
+    // The same for who never stops sending: it is answered no more than before, and asks two seconds after the last time.
+    // Fewer packets than a busy thread takes until it looks up in any case.
+    let last = sleeps();
+    let asked = (0..60).any(|_| {
+        tell.write_all(b"x").unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        sleeps() >= last + 4
+    });
+    assert!(asked, "nobody asked the store");
+
     service.stop();
     toolstack.wait_front("5");
     toolstack.back("state", 5);

@@ -2,26 +2,14 @@
 # newcomer: Debian with systemd: dpkg -i, probe --fix, an interface in use taken over under a TCP session and given back, the service upgraded under a session, purge leaves nothing.
 # guests: pv
 
+# shellcheck source=/dev/null
+. /lab/steps.sh
+
 # systemd takes an emulated processor half a minute; the image lies in the guest's memory.
 # shellcheck disable=SC2034 # guest_boot's
 BOOT_DEADLINE=180
 guest_start 'memory=512' 'ramdisk="/boot/debian.img"' 'extra="console=hvc0 quiet systemd.show_status=1"'
 saw "systemd and the agent up after $(guest cut -d. -f1 /proc/uptime) s"
-
-# Every end: the logs come out whatever fails after.
-step() {
-    stage "$SCENARIO: $1"
-    shift
-    export GUEST_DEADLINE=120
-    guest "$@"
-    # Not `status`: that is a variable of `guest`, which the next one sets.
-    ended=$?
-    unset GUEST_DEADLINE
-    if [ "$ended" != 0 ]; then
-        guest logs >"$RESULTS/logs.txt"
-        fail "in the guest, '$*' ended with $ended: see log.txt and logs.txt"
-    fi
-}
 
 step "as delivered" debian_delivered
 saw "udev calls the interface $(guest cat /run/lab/interface)"
@@ -35,13 +23,7 @@ guest cat /run/lab/probe-first.txt >"$RESULTS/probe.txt"
 saw "dpkg -i leaves the interface alone; probe --fix loads a module and raises the limit"
 guest_must remember
 
-step "taken over under a session" 'session_start 20 && take_over && hang_up && netfront confirm --vif 0 && session_end'
-guest cat /run/lab/session.txt >"$RESULTS/session-take-over.txt"
-saw "a TCP session lives through the take-over"
-ping_both 5
-step "given back under a session" 'session_start 15 && stop && same_as_before && session_end'
-guest cat /run/lab/session.txt >"$RESULTS/session-give-back.txt"
-saw "and through the giving back; the interface is what it was"
+under_sessions
 step "not confirmed" 'take_over --confirm-within 5 && ended_with 75 && same_as_before'
 saw "given back by itself without a confirmation"
 guest front_log >"$RESULTS/netfront.log"

@@ -2,6 +2,9 @@
 # take-over: an interface in use: probe mends what is missing, eth0 is taken over under a TCP session and comes back on stop, without confirmation, after kill -9.
 # guests: pv
 
+# shellcheck source=/dev/null
+. /lab/steps.sh
+
 guest_start
 guest_must as_delivered
 within 30 "the guest answers" ping -c 1 -W 1 10.77.0.2
@@ -10,32 +13,14 @@ guest_must probed
 saw "probe --fix loads modules and raises the limit"
 guest_must remember
 
-# Every end: the log comes out whatever fails after.
-step() {
-    stage "$SCENARIO: $1"
-    shift
-    export GUEST_DEADLINE=100
-    guest "$@"
-    # Not `status`: that is a variable of `guest`, which the next one sets.
-    ended=$?
-    unset GUEST_DEADLINE
-    guest front_log >"$RESULTS/netfront.log"
-    [ "$ended" = 0 ] || fail "in the guest, '$*' ended with $ended: see log.txt"
-}
-
-step "taken over under a session" 'session_start 20 && take_over && hang_up && netfront confirm --vif 0 && session_end'
-guest cat /run/lab/session.txt >"$RESULTS/session-take-over.txt"
-saw "a TCP session lives through the take-over"
-ping_both 5
-step "given back under a session" 'session_start 15 && stop && same_as_before && session_end'
-guest cat /run/lab/session.txt >"$RESULTS/session-give-back.txt"
-saw "and through the giving back; eth0 is what it was"
+under_sessions
 step "not confirmed" 'take_over --confirm-within 5 && ended_with 75 && same_as_before'
 step "the driver stands still" 'take_over --confirm-within 5 && driver_stopped && same_as_before'
 step "the driver is killed" 'take_over --confirm-within 0 && driver_killed && same_as_before'
 step "the guardian is killed" 'take_over && guardian_killed && same_as_before'
 step "both are killed" 'take_over && both_killed && same_as_before'
 saw "back by itself: not confirmed, driver stopped with SIGSTOP, driver killed, guardian killed; both killed: reset and give"
+guest front_log >"$RESULTS/netfront.log"
 ping_both 5
 tcp_both 2
 check "lines of level warning or above in the guest's log" none "$(guest kernel_warnings)"

@@ -74,6 +74,9 @@ same_as_before() {
     [ ! -e /run/netfront/vif0.takeover.json ] || { echo "what was saved is still there"; return 1; }
 }
 
+# logs: what a step that failed leaves.
+logs() { front_log; }
+
 # take_over [OPTION...]: until it is connected. The process is a guardian; its child drives.
 take_over() {
     touch /run/lab/netfront.log

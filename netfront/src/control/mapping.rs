@@ -14,31 +14,21 @@
 //! Each queue has pages of its own, and the backend says for each how many it keeps. The one control ring carries the questions
 //! of all, one at a time and in the order in which they came up.
 
-use std::collections::{HashSet, VecDeque};
+mod announced;
+
+use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
-use std::sync::Arc;
 use std::time::Instant;
 
-use hypervisor::{Access, DomId, Domain, GrantRef, SharedPages};
+use hypervisor::{Access, DomId, Domain, SharedPages};
 use xen_ring::{ControlMessage, ControlStatus, Corrupt, GrefEntry, GREF_ENTRIES};
 
 use super::hash::Step;
 use super::{Answer, ControlRing, Fault, HashConfig};
-use crate::pool::{Growth, Leaving, Order};
-use crate::stats::QueueStats;
+use crate::pool::{Leaving, Order};
 
-/// How far the backend has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// It was asked how many pages it keeps.
-    Asking,
-    /// It keeps so many.
-    On { room: usize },
-    /// It keeps none, as the kernel's.
-    Off,
-    /// It has answered nonsense, or not at all.
-    Down,
-}
+pub(crate) use announced::{entry, Announcement};
+use announced::{writable, Announced, State};
 
 /// What is to be asked, and for what.
 enum Job {
@@ -49,44 +39,6 @@ enum Job {
     Del(Leaving),
     /// A step on the way to the backend's hashes.
     Hash(Step),
-}
-
-/// What is to be announced of a queue, and who tells of pages that come and go.
-pub(crate) struct Announcement {
-    /// The pages that it has.
-    pub pages: Vec<GrefEntry>,
-    pub growth: Arc<Growth>,
-    pub stats: Arc<QueueStats>,
-}
-
-/// The announced pages of one queue.
-struct Announced {
-    growth: Arc<Growth>,
-    stats: Arc<QueueStats>,
-    state: State,
-    /// Pages that the backend may have mapped.
-    mapped: HashSet<GrantRef>,
-    /// A batch for the pool is on its way.
-    granting: bool,
-}
-
-impl Announced {
-    fn hand_over(&mut self, grown: Option<SharedPages>) {
-        if let Some(pages) = grown {
-            self.granting = false;
-            self.growth.hand_over(pages);
-        }
-    }
-
-    /// The backend has, or may have, mapped these.
-    fn map(&mut self, pages: &[GrefEntry]) {
-        self.mapped
-            .extend(pages.iter().map(|page| GrantRef(page.gref)));
-    }
-
-    fn count(&self) {
-        self.stats.gref_mapped.set(self.mapped.len() as u64);
-    }
 }
 
 /// The announced pages of one connection.
@@ -121,13 +73,7 @@ impl Mapping {
             queue.stats.gref_mapped.set(0);
             jobs.push_back((number, Job::Size));
             jobs.push_back((number, Job::Add(queue.pages, None)));
-            announced.push(Announced {
-                growth: queue.growth,
-                stats: queue.stats,
-                state: State::Asking,
-                mapped: HashSet::new(),
-                granting: false,
-            });
+            announced.push(Announced::new(queue.growth, queue.stats));
         }
         Self {
             ring,
@@ -479,19 +425,6 @@ fn hashing(step: Step) -> (usize, Job) {
     (0, Job::Hash(step))
 }
 
-fn writable(refs: &[GrantRef]) -> Vec<GrefEntry> {
-    refs.iter().map(|gref| entry(*gref, false)).collect()
-}
-
-/// The entry of a page in a list.
-pub(crate) fn entry(gref: GrantRef, read_only: bool) -> GrefEntry {
-    GrefEntry {
-        gref: gref.0,
-        read_only,
-        status: 0,
-    }
-}
-
 impl std::fmt::Debug for Mapping {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let queues = self.queues.iter();
@@ -505,48 +438,4 @@ impl std::fmt::Debug for Mapping {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use hypervisor::sim::server::{self, Options};
-
-    use super::*;
-
-    const PEER: DomId = DomId(0);
-
-    #[test]
-    fn after_a_fault_nothing_is_waited_for_and_pages_still_come_and_go() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let socket = dir.path().join("xen");
-        let _server = server::spawn(&socket, Options::new()).expect("a server");
-        let domain = Domain::simulated(&socket, DomId(1)).expect("a domain");
-        let ring = ControlRing::open(&domain, PEER, "nf0control").expect("a ring");
-        let growth = Arc::new(Growth::new());
-        let stats = Arc::<QueueStats>::default();
-        let pages = writable(&[GrantRef(7)]);
-        let queue = Announcement {
-            pages,
-            growth: Arc::clone(&growth),
-            stats,
-        };
-        let mut mapping = Mapping::new(ring, vec![queue]);
-        mapping.advance(&domain, PEER).expect("asked");
-        assert!(mapping.fd().is_some() && mapping.deadline().is_some());
-        mapping.fall(&Fault::Silent {
-            kind: 8,
-            waited: Duration::ZERO,
-        });
-        mapping.advance(&domain, PEER).expect("nothing to do");
-        assert!(mapping.fd().is_none() && mapping.deadline().is_none());
-
-        let shared = |pages| domain.share(PEER, pages, Access::ReadWrite).expect("pages");
-        let before = domain.counters();
-        let leaving = shared(2);
-        growth.leave(Leaving::whole(&leaving));
-        drop(leaving);
-        mapping.advance(&domain, PEER).expect("nothing to ask");
-        let now = domain.counters();
-        assert_eq!(now.revokes - before.revokes, 2, "never announced: freed");
-        assert!(mapping.held.is_empty());
-    }
-}
+mod tests;

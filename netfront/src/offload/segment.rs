@@ -67,15 +67,21 @@ impl Segments {
             false => half(network + 2).map(|len| network + len),
         };
         // A length of 0 is that of a packet that is too long to tell.
+        let untold = match headers.is_ipv6 {
+            true => network + 40,
+            false => network,
+        };
         let end = told
-            .filter(|&end| end > payload_at)
+            .filter(|&end| end != untold)
             .unwrap_or(packet.len())
             .min(packet.len());
+        let piece = end.saturating_sub(payload_at).min(gso.size.into());
         let sound = headers.transport == Transport::Tcp
             && is_kind
             && gso.size > 0
             && payload_at <= HEADERS_MAX
-            && payload_at < end;
+            && payload_at < end
+            && payload_at - network + piece <= usize::from(u16::MAX);
         sound
             .then_some(Self {
                 headers,
@@ -206,6 +212,22 @@ mod tests {
         let (addresses, transport) = if ipv6 { (22..54, 54) } else { (26..34, 34) };
         let len = (piece.len() - transport) as u64;
         fold(sum(&piece[addresses], false) + 6 + len + sum(&piece[transport..], false))
+    }
+
+    #[test]
+    fn a_length_that_ends_before_the_payload_or_pieces_too_long_for_one_are_refused() {
+        for ipv6 in [false, true] {
+            let mut whole = packet(ipv6, 3000);
+            let at = if ipv6 { 18 } else { 16 };
+            write(&mut whole, at, 19);
+            assert!(Segments::new(&whole, gso(ipv6, 1448)).is_err());
+            // Too long to tell.
+            write(&mut whole, at, 0);
+            assert_eq!(cut(&whole, gso(ipv6, 1448)).len(), 3);
+            whole.resize(70_000, 0);
+            assert!(Segments::new(&whole, gso(ipv6, u16::MAX)).is_err());
+            assert!(Segments::new(&whole, gso(ipv6, 60_000)).is_ok());
+        }
     }
 
     #[test]

@@ -33,7 +33,7 @@ impl Filter {
         let _ = self.waker.set(waker);
     }
 
-    fn set(&self, on: bool) {
+    pub(super) fn set(&self, on: bool) {
         self.wish.store(if on { 1 } else { 2 }, Ordering::Release);
         if let Some(waker) = self.waker.get() {
             waker.wake();
@@ -62,16 +62,19 @@ impl Queue {
     pub fn follow_multicast(&mut self, wanted: Option<&[Group]>) -> Result<bool, Error> {
         let refused = self.tx.multicast.refused;
         let Some(wanted) = wanted.filter(|all| all.len() <= MULTICAST_MAX && !refused) else {
-            self.filter_multicast(false);
+            self.tx.multicast.let_filter(false);
             return Ok(true);
         };
         let joined = self.tx.multicast.groups.clone();
         let left = joined.iter().filter(|group| !wanted.contains(group));
-        let new = wanted.iter().filter(|group| !joined.contains(group));
+        let is_new = |&(at, group): &(usize, &Group)| {
+            !joined.contains(group) && !wanted[..at].contains(group)
+        };
+        let new = wanted.iter().enumerate().filter(is_new);
         // Those that are left first: the backend has room for so many.
         let wishes = left
             .map(|group| Multicast::Del(*group))
-            .chain(new.map(|group| Multicast::Add(*group)));
+            .chain(new.map(|(_, group)| Multicast::Add(*group)));
         let mut complete = true;
         for wish in wishes {
             if !self.tx.ask_multicast(wish) {
@@ -84,18 +87,9 @@ impl Queue {
             .set(self.tx.multicast.groups.len() as u64);
         self.flush()?;
         if complete {
-            self.filter_multicast(true);
+            self.tx.multicast.let_filter(true);
         }
         Ok(complete)
-    }
-
-    /// Says so in the store if it is not said already.
-    fn filter_multicast(&mut self, on: bool) {
-        let multicast = &mut self.tx.multicast;
-        if multicast.filtering != Some(on) {
-            multicast.filtering = Some(on);
-            multicast.filter.set(on);
-        }
     }
 
     /// For the control thread.

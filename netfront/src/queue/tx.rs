@@ -35,6 +35,22 @@ pub(super) struct Told {
     pub filter: Arc<Filter>,
 }
 
+impl Told {
+    /// Says in the store whether the backend is to filter, if it is not said already.
+    pub fn let_filter(&mut self, on: bool) {
+        if self.filtering != Some(on) {
+            self.filtering = Some(on);
+            self.filter.set(on);
+        }
+    }
+
+    /// The backend has refused a group.
+    fn refuse(&mut self) {
+        self.refused = true;
+        self.let_filter(false);
+    }
+}
+
 pub(crate) struct TxQueue {
     ring: FrontRing<Tx>,
     pub pool: Pool,
@@ -209,8 +225,8 @@ impl TxQueue {
         self.asked.swap_remove(at);
         self.ids.push(id);
         if status != Status::Okay {
-            // Until the next connection everything is let through: none is lost then.
-            self.multicast.refused = true;
+            // Until the next connection everything is let through, from now on: the backend filters a group that was joined.
+            self.multicast.refuse();
             stats.multicast_refused.add(1);
         }
         true

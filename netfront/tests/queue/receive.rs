@@ -1,9 +1,9 @@
 //! Received packets: slots, extra infos, checksum states.
 
-use netfront::{Checksum, Gso, GsoKind, Offload, QueueConfig};
+use netfront::{Checksum, Gso, GsoKind, Offload, Queue, QueueConfig};
 use xen_ring::{Hash, HashAlgorithm, HashKind};
 
-use crate::common::{count, frame, receive_all, World, SLOTS};
+use crate::common::{count, frame, receive_all, Back, World, SLOTS};
 
 const GSO: Gso = Gso {
     size: 1448,
@@ -16,7 +16,7 @@ const HASH: Hash = Hash {
 };
 
 /// What the offloads of the one packet in the ring are, and its bytes.
-fn receive_one(queue: &mut netfront::Queue) -> (Vec<u8>, Offload) {
+fn receive_one(queue: &mut Queue) -> (Vec<u8>, Offload) {
     let mut found = Vec::new();
     queue
         .receive(64, |packet| {
@@ -31,14 +31,19 @@ fn receive_one(queue: &mut netfront::Queue) -> (Vec<u8>, Offload) {
     found.remove(0)
 }
 
+/// A queue, with a backend that is trusted or not.
+fn pair(world: &World, untrusted: bool) -> (Queue, Back) {
+    world.pair(&QueueConfig {
+        untrusted,
+        ..QueueConfig::default()
+    })
+}
+
 #[test]
 fn a_packet_may_take_one_to_eighteen_slots() {
     for untrusted in [false, true] {
         let world = World::new();
-        let (mut queue, mut back) = world.pair(&QueueConfig {
-            untrusted,
-            ..QueueConfig::default()
-        });
+        let (mut queue, mut back) = pair(&world, untrusted);
         for slots in 1..=18 {
             for (piece, offset) in [(4096, 0), (1000, 64), (257, 3839), (14, 1)] {
                 let sent = frame(slots * piece, slots);
@@ -64,10 +69,7 @@ fn a_packet_may_take_one_to_eighteen_slots() {
 fn every_number_of_slots_carries_every_short_length_also_in_pieces_of_one_byte() {
     for untrusted in [false, true] {
         let world = World::new();
-        let (mut queue, mut back) = world.pair(&QueueConfig {
-            untrusted,
-            ..QueueConfig::default()
-        });
+        let (mut queue, mut back) = pair(&world, untrusted);
         for slots in 1..=18 {
             for len in (18..=140).chain([255, 256, 257, 1514, 4000]) {
                 let sent = frame(len, slots);
@@ -186,10 +188,7 @@ fn tcp_frame(len: usize) -> (Vec<u8>, u16) {
 fn a_gso_packet_without_csum_blank_is_repaired_and_counted() {
     for untrusted in [false, true] {
         let world = World::new();
-        let (mut queue, mut back) = world.pair(&QueueConfig {
-            untrusted,
-            ..QueueConfig::default()
-        });
+        let (mut queue, mut back) = pair(&world, untrusted);
         let (sent, pseudo) = tcp_frame(9000);
         let pieces: Vec<_> = sent.chunks(4096).collect();
         let given = Offload {

@@ -45,7 +45,7 @@ impl Cores {
         let one_each = self.interrupts.len() >= owners.len();
         let names = match one_each {
             true => self.interrupts.clone(),
-            // The calling thread opened them all.
+            // The calling thread opened the first.
             false => {
                 let own = rustix::thread::name().ok();
                 own.and_then(|name| name.into_string().ok())
@@ -64,7 +64,21 @@ impl Cores {
             }
         }
         let has_own = |cpu: &usize| !places.event_cores.contains(cpu);
-        if found > 0 && !places.workers.is_empty() && places.workers.iter().all(has_own) {
+        // Several queues have names of their own, which only the caller knows: what is not looked at must not be called 0.
+        let are_known = one_each || owners.len() == 1;
+        if !are_known {
+            tracing::warn!(
+                "{} queues, and names of {} interrupts: those of the others stay where the kernel puts them; name one a queue \
+                 (Cores::interrupts, device::thread_name)",
+                owners.len(),
+                names.len()
+            );
+        }
+        if found > 0
+            && are_known
+            && !places.workers.is_empty()
+            && places.workers.iter().all(has_own)
+        {
             controls.watch_strays(&names, &places.workers);
         }
     }

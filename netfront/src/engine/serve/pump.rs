@@ -66,7 +66,7 @@ impl Pump {
         }
         if !looks_up {
             // While it is paused the answers are left in the ring.
-            if !paused && moved == 0 && self.silence.is_long(queue) {
+            if !paused && self.silence.is_long(queue) {
                 self.control.wake();
             }
             let time = self.calm.time(queue);
