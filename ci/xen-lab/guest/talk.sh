@@ -54,15 +54,17 @@ within() {
 }
 
 # guest_start [SETTING...]: creates the guest and waits until its agent answers. A SETTING is a line that stands
-# instead of the one in the guest's configuration.
+# instead of the one in the guest's configuration. One with a ramdisk of its own is another guest, and boots.
 guest_start() {
     # shellcheck disable=SC2153 # from /lab/settings
-    if [ "$SNAPSHOT" = yes ]; then
-        snapshot_once
-        guest_from_snapshot "$@"
-    else
-        guest_boot "$@"
-    fi
+    case "$SNAPSHOT $*" in
+        yes*ramdisk=*) guest_boot "$@" ;;
+        yes*)
+            snapshot_once
+            guest_from_snapshot "$@"
+            ;;
+        *) guest_boot "$@" ;;
+    esac
     # A fresh one each time: a server whose client was killed in the middle answers "busy".
     killall iperf3 2>/dev/null
     iperf3 -s -D >/dev/null 2>&1
