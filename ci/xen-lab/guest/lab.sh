@@ -84,6 +84,7 @@ attempt_scenario() {
 
 # collect FOLDER: what a person wants to see when a scenario failed, and an end to the guest.
 collect() {
+    rm -f /run/lab/offers
     killall tcpdump httpd netback-sim nc socat iperf3 ping 2>/dev/null
     dmesg >"$1/dom0-dmesg.txt"
     if [ "$verdict" = failed ]; then
