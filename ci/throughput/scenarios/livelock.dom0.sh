@@ -81,8 +81,10 @@ flood() {
     [ "$1" = full ] || pace="--rate $1"
     cap "$CAP"
     cpu_times before
+    # The backend's thread comes before the sender, whose work is that of a network card: on one processor it would
+    # be the backend that is not in time.
     # shellcheck disable=SC2086 # two words or none
-    timeout $((TEST_SECONDS * 10 + 60)) /lab/programs/datagrams send 10.77.0.2:9000 --seconds "$TEST_SECONDS" --bytes 18 $pace \
+    timeout $((TEST_SECONDS * 10 + 60)) nice -n 19 /lab/programs/datagrams send 10.77.0.2:9000 --seconds "$TEST_SECONDS" --bytes 18 $pace \
         --json >"$files.sent.json" 2>"$files.sent.err"
     status=$?
     cpu_times after
