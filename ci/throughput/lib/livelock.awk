@@ -2,7 +2,7 @@
 # rows of one column (a rate that was asked for, or who works) stand together, since they are what is to be compared. What is
 # unknown is "-".
 
-BEGIN { FS = "\t" }
+BEGIN { FS = OFS = "\t" }
 
 function known(value) { return value ~ /^[0-9][0-9.]*(e[+-]?[0-9]+)?$/ }
 # quotient FORM OF BY: "-" when one of them is unknown, or the divisor is nothing.
@@ -22,7 +22,9 @@ function bar(value, most,    drawn) {
 {
     if (!(($2) in columns)) { columns[$2] = 1; column[++many] = $2 }
     if (!(($1) in names)) { names[$1] = 1; name[++count] = $1 }
-    if (!known($13) && known($5)) $13 = quotient("%.0f", $5, $3)
+    # Of a flood that was over at once the receiver's clock knows nothing.
+    if (!known($13) || $13 + 0 == 0) $13 = quotient("%.0f", $5, $3)
+    if (known($13)) $13 = sprintf("%.0f", $13)
     if (known($13) && $13 + 0 > most) most = $13 + 0
     row[$2, $1] = $0
 }
