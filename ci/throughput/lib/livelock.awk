@@ -34,8 +34,8 @@ END {
     else {
         print title
         print ""
-        line = "%-8s %-9s %10s %9s %9s %9s %7s %11s %8s %9s %9s %6s\n"
-        printf line, head, "receiver", "offered/s", "sent", "delivered", "lost", "lost %", "delivered/s", "dom0 ns", "guest ns", "wake-ups", "ratio"
+        line = "%-8s %-9s %10s %9s %9s %9s %7s %8s %11s %8s %9s %9s %6s\n"
+        printf line, head, "receiver", "offered/s", "sent", "delivered", "lost", "lost %", "dropped", "delivered/s", "dom0 ns", "guest ns", "wake-ups", "ratio"
     }
     for (c = 1; c <= many; c++) {
         reference = "-"
@@ -44,7 +44,8 @@ END {
             if (!((column[c], name[n]) in row)) continue
             split(row[column[c], name[n]], of, "\t")
             offered = quotient("%.0f", of[4], of[3])
-            if (reference == "-") reference = of[13]
+            # The first of all, also where it is unknown: no other is what they are compared with.
+            if (n == 1) reference = of[13]
             ratio = quotient("%.2f", of[13], reference)
             percent = known(of[6]) ? quotient("%.1f", of[6] * 100, of[4]) : "-"
             dom0 = quotient("%.0f", of[8], of[5])
@@ -53,14 +54,15 @@ END {
             if (form == "json") {
                 printf "%s\n    { \"receiver\": %s, \"column\": %s, \"offered_per_second\": %s, \"sent\": %s, \"delivered\": %s, ",
                     (rows++ ? "," : ""), string(name[n]), string(column[c]), json(offered), json(of[4]), json(of[5])
+                printf "\"dropped_in_guest\": %s, ", json(of[14])
                 printf "\"lost\": %s, \"out_of_order\": %s, \"delivered_per_second\": %s, \"dom0_instructions_a_packet\": %s, ",
                     json(of[6]), json(of[7]), json(of[13]), json(dom0)
                 printf "\"guest_instructions_a_packet\": %s, \"rounds\": %s, \"time_squeezes\": %s, \"wakeups_a_packet\": %s, ",
                     json(guest), json(of[10]), json(of[11]), json(wakeups)
-                printf "\"ratio\": %s, \"error\": %s }", json(ratio), string(of[14])
+                printf "\"ratio\": %s, \"error\": %s }", json(ratio), string(of[15])
             } else {
-                printf line, column[c], name[n], offered, of[4], of[5], of[6], percent, of[13], dom0, guest, wakeups, ratio
-                if (of[14] != "") printf "    n/a: %s\n", of[14]
+                printf line, column[c], name[n], offered, of[4], of[5], of[6], percent, of[14], of[13], dom0, guest, wakeups, ratio
+                if (of[15] != "") printf "    n/a: %s\n", of[15]
             }
         }
     }

@@ -33,8 +33,8 @@ all_policies() {
 words() { echo "$1" | tr - ' '; }
 
 # A few words a line: name; asked rate, or who works; seconds; datagrams sent, delivered, lost, out of order; CPU ns of dom0, of
-# the guest; rounds, time squeezes, wake-ups of the receiver's threads; datagrams a second by the receiver's clock; why there is
-# none of all this. What is unknown is "-".
+# the guest; rounds, time squeezes, wake-ups of the receiver's threads; datagrams a second by the receiver's clock; those that the
+# guest took and dropped; why there is none of all this. What is unknown is "-".
 measured() { printf '%s\t' "$name" "$column" "$@" >>"$RESULTS/$TABLE.tsv" && echo >>"$RESULTS/$TABLE.tsv"; }
 
 # receiver NAME WHO
@@ -79,6 +79,7 @@ flood() {
     sleep 2
     pace=
     [ "$1" = full ] || pace="--rate $1"
+    dropped=$(guest livelock_dropped)
     cap "$CAP"
     cpu_times before
     # The backend's thread comes before the sender, whose work is that of a network card: on one processor it would
@@ -94,7 +95,7 @@ flood() {
     guest livelock_stats >"$files.stats.json"
     if [ "$status" -ne 0 ] || ! grep -q delivered "$files.received.json"; then
         guest livelock_end
-        measured - - - - - - - - - - - "the sender ended with $status; the receiver: $(head -n 1 "$files.log")"
+        measured - - - - - - - - - - - - "the sender ended with $status; the receiver: $(head -n 1 "$files.log")"
         return
     fi
     sent=$(field sent "$files.sent.json")
@@ -102,7 +103,7 @@ flood() {
     # By the sender's count: of the last ones that were lost the receiver knows nothing.
     measured "$(field seconds "$files.sent.json")" "$sent" "$delivered" $((sent - delivered)) \
         "$(field out_of_order "$files.received.json")" "$(spent 0)" "$(spent "$DOMID")" \
-        "$(of_engine rounds)" "$(of_engine time_squeezes)" "$(wakeups)" "$(field per_second "$files.received.json")" ''
+        "$(of_engine rounds)" "$(of_engine time_squeezes)" "$(wakeups)" "$(field per_second "$files.received.json")" "$(dropped)" ''
 }
 
 # cap PERCENT: of one processor, the most that the guest gets; 0: no bound. Only during floods: a guest boots slowly under it.
@@ -123,6 +124,15 @@ of_engine() {
         library) field "$1" "$files.received.json" ;;
         *) echo - ;;
     esac
+}
+
+# dropped: by the engine of the library, by the guest's kernel at the socket of the others.
+dropped() {
+    if [ "$driver" = library ]; then
+        field dropped "$files.received.json"
+    else
+        echo $(($(guest livelock_dropped) - dropped))
+    fi
 }
 
 wakeups() { of_engine wakeups; }

@@ -52,6 +52,9 @@ livelock_report() {
     grep delivered /run/lab/receive.out
 }
 
+# livelock_dropped: datagrams that found their socket full, since the guest started.
+livelock_dropped() { awk '/^Udp: [0-9]/ { print $6 }' /proc/net/snmp; }
+
 livelock_end() { kill "$(cat /run/lab/receive.pid)" 2>/dev/null; sleep 1; }
 
 livelock_log() { cat /run/lab/receive.err /run/lab/receive.out; }
