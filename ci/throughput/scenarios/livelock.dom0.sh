@@ -87,15 +87,16 @@ flood() {
     # shellcheck disable=SC2086 # two words or none
     timeout $((TEST_SECONDS * 10 + 60)) nice -n 19 /lab/programs/datagrams send 10.77.0.2:9000 --seconds "$TEST_SECONDS" --bytes 18 $pace \
         --json >"$files.sent.json" 2>"$files.sent.err"
-    status=$?
+    # Not `status`: that is a variable of `guest`.
+    ended=$?
     cpu_times after
     cap 0
     guest livelock_report >"$files.received.json" 2>"$files.received.err"
     guest livelock_log >"$files.log"
     guest livelock_stats >"$files.stats.json"
-    if [ "$status" -ne 0 ] || ! grep -q delivered "$files.received.json"; then
+    if [ "$ended" -ne 0 ] || ! grep -q delivered "$files.received.json"; then
         guest livelock_end
-        measured - - - - - - - - - - - - "the sender ended with $status; the receiver: $(head -n 1 "$files.log")"
+        measured - - - - - - - - - - - - "the sender ended with $ended; the receiver: $(head -n 1 "$files.log")"
         return
     fi
     sent=$(field sent "$files.sent.json")
