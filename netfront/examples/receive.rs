@@ -34,8 +34,9 @@ use netfront::device::thread_name;
 use netfront::engine::cores::{Controls, Cores, Desk, End, Frame, Origin, Work};
 use netfront::engine::moderation::Mode;
 use netfront::engine::restart::Policy;
+use netfront::stats::Snapshot;
 use netfront::{Device, Offload, OwnedPacket, Packet};
-use serde_json::json;
+use serde_json::{json, Value};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let address = common::option("--address").ok_or("give --address A.B.C.D")?;
@@ -60,7 +61,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     // The interrupt of the first queue carries the name of the thread that opens it.
     rustix::thread::set_name(&CString::new(thread_name(vif, 0))?)?;
     let mut device = Device::builder(vif).queues(queues).connect(&domain)?;
-    let stats = Arc::clone(device.stats());
     let tally = Arc::new(Tally::default());
     let most = common::option_or("--datagrams", u64::MAX)?;
     let steps = common::option_or("--work", 0)?;
@@ -97,21 +97,36 @@ fn main() -> Result<(), Box<dyn Error>> {
         let mac = device.link().mac;
         works.iter_mut().for_each(|work| work.mac = mac);
     }
-    let counted = controls.cores();
-    let sum = |name: &str| -> u64 {
-        let counts = counted.iter().map(|core| core.snapshot().get(name));
-        counts.sum()
-    };
-    let by_worker = |name: &str| -> Vec<u64> {
-        let workers = controls.workers();
-        let counts = workers.iter().map(|worker| worker.snapshot().get(name));
-        counts.collect()
-    };
     let mut report = tally.report();
+    let took = took(&report, &device, &controls, &moved);
+    if let (Some(report), Some(took)) = (report.as_object_mut(), took.as_object()) {
+        report.extend(took.clone());
+    }
+    common::tell(&report);
+    device.close()?;
+    Ok(())
+}
+
+/// What it took to receive what is in the report.
+fn took(report: &Value, device: &Device, controls: &Controls, moved: &Moved) -> Value {
+    let cores: Vec<_> = controls
+        .cores()
+        .iter()
+        .map(|core| core.snapshot())
+        .collect();
+    let workers: Vec<_> = controls
+        .workers()
+        .iter()
+        .map(|worker| worker.snapshot())
+        .collect();
+    let sum = |name: &str| -> u64 { cores.iter().map(|core| core.get(name)).sum() };
+    let each = |counts: &[Snapshot], name: &str| -> Vec<u64> {
+        counts.iter().map(|counts| counts.get(name)).collect()
+    };
     let delivered = report["delivered"].as_u64().unwrap_or_default();
     // Event cores that slept and woke, and workers that had to be woken.
     let wakeups = sum("wakeups") + sum("wakes");
-    let took = json!({
+    json!({
         "queues": device.link().queues,
         "rounds": sum("rounds"),
         "budget_squeezes": sum("budget_squeezes"),
@@ -120,23 +135,17 @@ fn main() -> Result<(), Box<dyn Error>> {
         "held": sum("held"),
         "dropped": sum("dropped"),
         "limit": sum("limit"),
-        "events": stats.snapshot().get("events"),
+        "events": device.stats().snapshot().get("events"),
         "wakeups": wakeups,
         "wakeups_a_packet": wakeups as f64 / delivered.max(1) as f64,
         "events_on_workers": controls.events_on_workers(),
-        "packets_by_event_core": counted.iter().map(|core| core.packets.get()).collect::<Vec<_>>(),
-        "packets_by_worker": by_worker("packets"),
-        "order_violations": by_worker("order_violations").iter().sum::<u64>(),
+        "packets_by_event_core": each(&cores, "packets"),
+        "packets_by_worker": each(&workers, "packets"),
+        "order_violations": each(&workers, "order_violations").iter().sum::<u64>(),
         "rebindings": moved.times.load(Relaxed),
         "queues_moved": sum("queues_taken"),
         "largest_spread": moved.spread.load(Relaxed),
-    });
-    if let (Some(report), Some(took)) = (report.as_object_mut(), took.as_object()) {
-        report.extend(took.clone());
-    }
-    common::tell(&report);
-    device.close()?;
-    Ok(())
+    })
 }
 
 /// What was bound anew.
