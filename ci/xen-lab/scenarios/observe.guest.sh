@@ -138,7 +138,7 @@ kicked() {
 
 # echo_c_start: the example in C, with the vif that was attached.
 echo_c_start() {
-    /lab/programs/echo-c --vif 1 >/run/lab/echo-c.txt 2>&1 </dev/null &
+    /lab/programs/echo-c --vif 1 --address 10.77.0.3 >/run/lab/echo-c.txt 2>&1 </dev/null &
     echo $! >/run/lab/echo-c.pid
     tries=150
     until grep -q '^echo at 00:16:3e:00:00:03, MTU 1500' /run/lab/echo-c.txt; do
@@ -159,7 +159,7 @@ echo_c_stop() {
         sleep 0.2
     done
     packets=$(sed -n 's/^\([0-9]*\) packets$/\1/p' /run/lab/echo-c.txt)
-    [ "${packets:-0}" -ge "$1" ] || { echo "packets that it echoed: ${packets:-none}"; cat /run/lab/echo-c.txt; return 1; }
+    [ "${packets:-0}" -ge "$1" ] || { echo "packets that it saw: ${packets:-none}"; cat /run/lab/echo-c.txt; return 1; }
 }
 
 # stopped: by the control socket; the file of metrics goes, since it would be taken for the present.
