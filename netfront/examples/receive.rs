@@ -1,10 +1,12 @@
 //! Counts UDP datagrams for one IPv4 address, received on event cores: how many came, how many were lost, and what it took.
 //!
-//! `receive --address 10.0.0.2 [--port 9000] [--vif N] [--sim SOCKET] [--event-cores N] [--workers N]`
-//! `        [--mode interrupt|adaptive|poll] [--restart-limit adaptive|time|burst|N] [--datagrams N] [--json]`
+//! `receive --address 10.0.0.2 [--port 9000] [--vif N] [--sim SOCKET] [--queues N] [--event-cores N] [--workers N]`
+//! `        [--mode interrupt|adaptive|poll] [--restart-limit adaptive|time|burst|N] [--datagrams N] [--work STEPS]`
+//! `        [--rebind MILLISECONDS] [--check-order] [--json]`
 //!
-//! A datagram begins with its number, eight bytes in network order, from 0 on; `datagrams` beside this file sends such. It
-//! ends when one with the number 2^64 - 1 has come, or after `--datagrams`. ARP is answered; there is no other stack.
+//! Datagrams carry numbers (`common/numbered.rs`); `datagrams` beside this file sends such. It ends when the sender says that
+//! there are no more, or after `--datagrams`. ARP is answered; there is no other stack. `--work` has it do something with
+//! each, `--rebind` moves queues between event cores and connections between workers all the time.
 //!
 //! It shows the engine's cores: the calling thread and, if so many are asked for, more of them take events and packets, and
 //! work on them or steer them to workers by their connection.
@@ -20,47 +22,70 @@
 mod common;
 
 use std::error::Error;
+use std::ffi::CString;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
+use common::numbered::{self, Tally, END};
+use netfront::device::thread_name;
 use netfront::engine::cores::{Controls, Cores, Desk, End, Frame, Origin, Work};
 use netfront::engine::moderation::Mode;
 use netfront::engine::restart::Policy;
+use netfront::stats::Snapshot;
 use netfront::{Device, Offload, OwnedPacket, Packet};
-use serde_json::json;
-
-/// The number of the datagram after the last one.
-const LAST: u64 = u64::MAX;
+use serde_json::{json, Value};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let address = common::option("--address").ok_or("give --address A.B.C.D")?;
     let address: Ipv4Addr = address.parse()?;
     let port = common::option_or("--port", 9000)?;
-    let cores = Cores::default()
-        .event_cores(common::option_or("--event-cores", 1)?)
-        .workers(common::option_or("--workers", 0)?)
+    let vif = common::vif()?;
+    let queues = common::option_or("--queues", 1)?;
+    let (event_cores, workers) = (
+        common::option_or("--event-cores", 1)?,
+        common::option_or("--workers", 0)?,
+    );
+    let mut cores = Cores::default()
+        .event_cores(event_cores)
+        .workers(workers)
+        .interrupts((0..queues).map(|queue| thread_name(vif, queue)).collect())
         .restart(common::option_or("--restart-limit", Policy::Adaptive)?);
+    if common::flag("--check-order") {
+        cores = cores.check_order();
+    }
     let controls = Controls::new(common::option_or("--mode", Mode::Adaptive)?);
     let domain = common::domain()?;
-    let mut device = Device::builder(common::vif()?).connect(&domain)?;
-    let stats = Arc::clone(device.queue().stats());
-    let counts = Arc::new(Counts::default());
+    // The interrupt of the first queue carries the name of the thread that opens it.
+    rustix::thread::set_name(&CString::new(thread_name(vif, 0))?)?;
+    let mut device = Device::builder(vif).queues(queues).connect(&domain)?;
+    let tally = Arc::new(Tally::default());
     let most = common::option_or("--datagrams", u64::MAX)?;
+    let steps = common::option_or("--work", 0)?;
     let mut works: Vec<Receive> = (0..cores.works())
         .map(|_| Receive {
             address,
             port,
             mac: device.link().mac,
-            counts: Arc::clone(&counts),
+            tally: Arc::clone(&tally),
             most,
+            steps,
             controls: controls.clone(),
         })
         .collect();
+    let moved = Arc::new(Moved::default());
+    let every = common::option_or("--rebind", 0)?;
+    if every > 0 {
+        let (controls, moved) = (controls.clone(), Arc::clone(&moved));
+        let every = Duration::from_millis(every);
+        thread::spawn(move || moved.again(&controls, every, event_cores, workers));
+    }
     println!("receiving for {address}:{port}");
     while !controls.is_stopping() {
         // Returns when somebody stops it, or called: then the device may have something to tell.
-        match cores.run(vec![device.queue()], &mut works, &controls) {
+        match cores.run(device.queues().collect(), &mut works, &controls) {
             Ok(End::Stopped) => break,
             Ok(End::Called) if !common::is_over(&mut device) => continue,
             Ok(End::Called) => {}
@@ -72,48 +97,90 @@ fn main() -> Result<(), Box<dyn Error>> {
         let mac = device.link().mac;
         works.iter_mut().for_each(|work| work.mac = mac);
     }
-    let sum = |name: &str| -> u64 {
-        let cores = controls.cores();
-        cores.iter().map(|core| core.snapshot().get(name)).sum()
+    let mut report = tally.report();
+    let took = took(&report, &device, &controls, &moved);
+    if let (Some(report), Some(took)) = (report.as_object_mut(), took.as_object()) {
+        report.extend(took.clone());
+    }
+    common::tell(&report);
+    device.close()?;
+    Ok(())
+}
+
+/// What it took to receive what is in the report.
+fn took(report: &Value, device: &Device, controls: &Controls, moved: &Moved) -> Value {
+    let cores: Vec<_> = controls
+        .cores()
+        .iter()
+        .map(|core| core.snapshot())
+        .collect();
+    let workers: Vec<_> = controls
+        .workers()
+        .iter()
+        .map(|worker| worker.snapshot())
+        .collect();
+    let sum = |name: &str| -> u64 { cores.iter().map(|core| core.get(name)).sum() };
+    let each = |counts: &[Snapshot], name: &str| -> Vec<u64> {
+        counts.iter().map(|counts| counts.get(name)).collect()
     };
-    let delivered = counts.delivered.load(Relaxed);
-    let sent = counts.next.load(Relaxed);
+    let delivered = report["delivered"].as_u64().unwrap_or_default();
+    // Event cores that slept and woke, and workers that had to be woken.
     let wakeups = sum("wakeups") + sum("wakes");
-    let report = json!({
-        "delivered": delivered,
-        "lost": sent.saturating_sub(delivered),
-        "out_of_order": counts.late.load(Relaxed),
+    json!({
+        "queues": device.link().queues,
         "rounds": sum("rounds"),
         "budget_squeezes": sum("budget_squeezes"),
         "time_squeezes": sum("time_squeezes"),
         "hand_overs": sum("hand_overs"),
         "held": sum("held"),
+        "dropped": sum("dropped"),
         "limit": sum("limit"),
-        "events": stats.events.get(),
+        "events": device.stats().snapshot().get("events"),
         "wakeups": wakeups,
         "wakeups_a_packet": wakeups as f64 / delivered.max(1) as f64,
         "events_on_workers": controls.events_on_workers(),
-    });
-    match common::flag("--json") {
-        true => println!("{report}"),
-        false => {
-            for (name, value) in report.as_object().into_iter().flatten() {
-                println!("{name}: {value}");
-            }
-        }
-    }
-    device.close()?;
-    Ok(())
+        "packets_by_event_core": each(&cores, "packets"),
+        "packets_by_worker": each(&workers, "packets"),
+        "order_violations": each(&workers, "order_violations").iter().sum::<u64>(),
+        "rebindings": moved.times.load(Relaxed),
+        "queues_moved": sum("queues_taken"),
+        "largest_spread": moved.spread.load(Relaxed),
+    })
 }
 
-/// What all cores have counted.
+/// What was bound anew.
 #[derive(Default)]
-struct Counts {
-    delivered: AtomicU64,
-    /// The number after the highest that came: so many were sent, if the last ones came.
-    next: AtomicU64,
-    /// Datagrams that came after one with a higher number.
-    late: AtomicU64,
+struct Moved {
+    times: AtomicU64,
+    /// The most queues that one event core had more than another, of those that were to have some.
+    spread: AtomicU64,
+}
+
+impl Moved {
+    /// Moves queues between event cores and places of the hash between workers, in an order that repeats in each run.
+    fn again(&self, controls: &Controls, every: Duration, event_cores: usize, workers: usize) {
+        let mut random = 1u64;
+        while !controls.is_stopping() {
+            thread::sleep(every);
+            random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+            // The upper half: the lower bits of such numbers repeat soon.
+            let bits = random >> 32;
+            let sets = (1u64 << event_cores.clamp(1, 16)) - 1;
+            let set = 1 + bits % sets;
+            let named: Vec<usize> = (0..event_cores.min(16))
+                .filter(|core| (set >> core) & 1 == 1)
+                .collect();
+            // Refused while no cores run.
+            if controls.rebind(&named).is_err() {
+                continue;
+            }
+            if workers > 0 {
+                controls.remap(|place| (bits >> (place % 16)) as usize % workers);
+            }
+            self.times.fetch_add(1, Relaxed);
+            self.spread.fetch_max(controls.spread() as u64, Relaxed);
+        }
+    }
 }
 
 /// What is done with a packet.
@@ -121,15 +188,17 @@ struct Receive {
     address: Ipv4Addr,
     port: u16,
     mac: [u8; 6],
-    counts: Arc<Counts>,
+    tally: Arc<Tally>,
     most: u64,
+    /// Steps of work for each datagram.
+    steps: u32,
     controls: Controls,
 }
 
 impl Receive {
     fn look(&self, head: &[u8], origin: &Origin, desk: &mut Desk<'_>) {
-        if let Some(number) = self.number(head) {
-            self.count(number);
+        if let Some((flow, number)) = self.datagram(head) {
+            self.count(flow, number);
         } else if let Some(bytes) = self.arp(head) {
             let frame = Frame {
                 queue: origin.queue,
@@ -141,26 +210,21 @@ impl Receive {
         }
     }
 
-    /// The number of a datagram for us.
-    fn number(&self, head: &[u8]) -> Option<u64> {
+    /// Flow and number of a datagram for us.
+    fn datagram(&self, head: &[u8]) -> Option<(u16, u64)> {
         let is_ours = head.get(12..15)? == [8, 0, 0x45]
             && head.get(23) == Some(&17)
             && head.get(30..34)? == self.address.octets()
             && head.get(36..38)? == self.port.to_be_bytes();
-        let number = head.get(42..50).filter(|_| is_ours)?;
-        Some(u64::from_be_bytes(number.try_into().ok()?))
+        numbered::parse(head.get(42..).filter(|_| is_ours)?)
     }
 
-    fn count(&self, number: u64) {
-        if number == LAST {
+    fn count(&self, flow: u16, number: u64) {
+        if number == END {
             return self.controls.stop();
         }
-        let counts = &self.counts;
-        let delivered = counts.delivered.fetch_add(1, Relaxed) + 1;
-        let next = counts.next.fetch_max(number + 1, Relaxed);
-        if number < next {
-            counts.late.fetch_add(1, Relaxed);
-        }
+        let delivered = self.tally.count(flow, number);
+        numbered::work(number, self.steps);
         if delivered >= self.most {
             self.controls.stop();
         }

@@ -158,12 +158,21 @@ fn count_prints_packets_and_bytes_a_second() {
     assert!(counted, "packets were sent all the time");
 }
 
-/// Datagrams with the numbers of `receive`, to its address.
-fn numbered(number: u64) -> Vec<u8> {
-    let mut udp = vec![0x30, 0x39, 0x23, 0x28, 0, 26, 0, 0];
+/// Datagrams with the numbers of `receive`, to its address, each flow from a port of its own.
+fn numbered(flow: u16, number: u64) -> Vec<u8> {
+    let mut udp = (12345 + flow).to_be_bytes().to_vec();
+    udp.extend([0x23, 0x28, 0, 26, 0, 0]);
     udp.extend(number.to_be_bytes());
-    udp.extend([0; 10]);
+    udp.extend(flow.to_be_bytes());
+    udp.extend([0; 8]);
     ipv4(17, &udp)
+}
+
+/// Somebody asks for the guest's address, which tells that what was sent before is taken: a backend holds so many and no more.
+fn question() -> Vec<u8> {
+    let mut arp = [&[0xff; 6][..], &PEER, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1]].concat();
+    arp.extend([&PEER[..], &[10, 0, 0, 9], &[0; 6], &[10, 0, 0, 2]].concat());
+    arp
 }
 
 /// K-12, L-16: with workers and without, what came is counted, what is missing is told, and ARP is answered.
@@ -176,10 +185,8 @@ fn receive_counts_datagrams_on_its_cores_and_tells_what_was_lost() {
         let arguments = ["--address", "10.0.0.2", "--workers", workers, "--json"];
         let mut receive = Guest::start(&program, &world.socket, &arguments);
         assert_eq!(receive.line(), "receiving for 10.0.0.2:9000\n");
-        let mut arp = [&[0xff; 6][..], &PEER, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1]].concat();
-        arp.extend([&PEER[..], &[10, 0, 0, 9], &[0; 6], &[10, 0, 0, 2]].concat());
         let ask = || {
-            guest.send(arp.clone()).unwrap();
+            guest.send(question()).unwrap();
             wire.recv_timeout(PATIENCE).expect("an answer")
         };
         let answer = ask();
@@ -187,13 +194,12 @@ fn receive_counts_datagrams_on_its_cores_and_tells_what_was_lost() {
         assert_eq!(answer[20..22], [0, 2]);
         // Every tenth is missing.
         for number in (0..1000).filter(|number| number % 10 != 3) {
-            guest.send(numbered(number)).unwrap();
+            guest.send(numbered(0, number)).unwrap();
             if number % 20 == 0 {
-                // The backend has taken what was sent before: it holds so many and no more.
                 ask();
             }
         }
-        guest.send(numbered(u64::MAX)).unwrap();
+        guest.send(numbered(0, u64::MAX)).unwrap();
         let report: serde_json::Value = serde_json::from_str(&receive.line()).unwrap();
         assert_eq!(report["delivered"], 900, "{report}");
         assert_eq!(report["lost"], 100, "{report}");
@@ -201,6 +207,41 @@ fn receive_counts_datagrams_on_its_cores_and_tells_what_was_lost() {
         assert!(report["rounds"].as_u64().unwrap() > 0, "{report}");
         receive.finish();
     }
+}
+
+/// K-5, K-7: queues and connections that are moved all the time keep the order of each flow.
+#[test]
+fn receive_keeps_the_order_of_each_flow_while_it_binds_anew() {
+    let program = example("receive");
+    let world = Stage::new();
+    let (guest, wire, _backend) = wired(&world);
+    let options =
+        "--address 10.0.0.2 --event-cores 2 --workers 2 --rebind 1 --check-order --work 100 --json";
+    let arguments: Vec<&str> = options.split(' ').collect();
+    let mut receive = Guest::start(&program, &world.socket, &arguments);
+    receive.line();
+    for number in 0..50 {
+        for flow in 0..64 {
+            guest.send(numbered(flow, number)).unwrap();
+            if flow % 16 == 0 {
+                guest.send(question()).unwrap();
+                wire.recv_timeout(PATIENCE).expect("an answer");
+            }
+        }
+    }
+    guest.send(numbered(0, u64::MAX)).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&receive.line()).unwrap();
+    assert_eq!(
+        (&report["delivered"], &report["flows"]),
+        (&3200.into(), &64.into()),
+        "{report}"
+    );
+    assert_eq!(report["lost"], 0, "{report}");
+    assert_eq!(report["out_of_order"], 0, "{report}");
+    assert_eq!(report["order_violations"], 0, "{report}");
+    assert!(report["rebindings"].as_u64().unwrap() > 0, "{report}");
+    assert!(report["largest_spread"].as_u64().unwrap() <= 1, "{report}");
+    receive.finish();
 }
 
 #[test]

@@ -1,19 +1,8 @@
-# livelock.tsv of the scenario `livelock` to a table, or with -v form=json to JSON. What is unknown is "-".
+# livelock.tsv or policies.tsv of the scenario `livelock` to a table (-v title), or with -v form=json to an array of JSON. The
+# rows of one column (a rate that was asked for, or who works) stand together, since they are what is to be compared. What is
+# unknown is "-".
 
-BEGIN {
-    FS = "\t"
-    if (form == "json") {
-        printf "{\n  \"schema\": 1,\n  \"heading\": \"%s\",\n  \"seconds\": %d,\n  \"rows\": [", heading, seconds
-    } else {
-        print heading
-        print ""
-        line = "%-9s %10s %10s %10s %7s %12s %9s %9s %9s %6s\n"
-        printf line, "receiver", "sent", "delivered", "lost", "lost %", "delivered/s", "dom0 ns", "guest ns", "wake-ups", "ratio"
-        rule = "------------"
-        printf line, substr(rule, 1, 9), substr(rule, 1, 10), substr(rule, 1, 10), substr(rule, 1, 10), substr(rule, 1, 7),
-            rule, substr(rule, 1, 9), substr(rule, 1, 9), substr(rule, 1, 9), substr(rule, 1, 6)
-    }
-}
+BEGIN { FS = OFS = "\t" }
 
 function known(value) { return value ~ /^[0-9][0-9.]*(e[+-]?[0-9]+)?$/ }
 # quotient FORM OF BY: "-" when one of them is unknown, or the divisor is nothing.
@@ -24,27 +13,69 @@ function string(text) {
     gsub(/[[:cntrl:]]/, " ", text)
     return text == "" ? "null" : "\"" text "\""
 }
-
-{
-    receiver = $1; time = $2; sent = $3; delivered = $4; lost = $5; late = $6; dom0 = $7; guest = $8; rounds = $9; squeezes = $10; wakeups = $11; why = $12
-    percent = known(lost) ? quotient("%.1f", lost * 100, sent) : "-"
-    rate = quotient("%.0f", delivered, time)
-    if (NR == 1) reference = rate
-    ratio = quotient("%.2f", rate, reference)
-    dom0_each = quotient("%.0f", dom0, delivered)
-    guest_each = quotient("%.0f", guest, delivered)
-    wakeups_each = quotient("%.4f", wakeups, delivered)
-    if (form == "json") {
-        printf "%s\n    { \"receiver\": \"%s\", \"sent\": %s, \"delivered\": %s, \"lost\": %s, \"out_of_order\": %s, ",
-            (NR > 1 ? "," : ""), receiver, json(sent), json(delivered), json(lost), json(late)
-        printf "\"delivered_per_second\": %s, \"dom0_instructions_a_packet\": %s, \"guest_instructions_a_packet\": %s, ",
-            json(rate), json(dom0_each), json(guest_each)
-        printf "\"rounds\": %s, \"time_squeezes\": %s, \"wakeups_a_packet\": %s, \"ratio\": %s, \"error\": %s }",
-            json(rounds), json(squeezes), json(wakeups_each), json(ratio), string(why)
-    } else {
-        printf line, receiver, sent, delivered, lost, percent, rate, dom0_each, guest_each, wakeups_each, ratio
-        if (why != "") printf "    n/a: %s\n", why
-    }
+function bar(value, most,    drawn) {
+    drawn = ""
+    if (known(value) && most > 0) while (length(drawn) < value * 40 / most) drawn = drawn "#"
+    return drawn
 }
 
-END { if (form == "json") print "\n  ]\n}" }
+{
+    if (!(($2) in columns)) { columns[$2] = 1; column[++many] = $2 }
+    if (!(($1) in names)) { names[$1] = 1; name[++count] = $1 }
+    # Of a flood that was over at once the receiver's clock knows nothing.
+    if (!known($13) || $13 + 0 == 0) $13 = quotient("%.0f", $5, $3)
+    if (known($13)) $13 = sprintf("%.0f", $13)
+    if (known($13) && $13 + 0 > most) most = $13 + 0
+    row[$2, $1] = $0
+}
+
+END {
+    if (form == "json") printf "["
+    else {
+        print title
+        print ""
+        line = "%-8s %-9s %10s %9s %9s %9s %7s %8s %11s %8s %9s %9s %6s\n"
+        printf line, head, "receiver", "offered/s", "sent", "delivered", "lost", "lost %", "dropped", "delivered/s", "dom0 ns", "guest ns", "wake-ups", "ratio"
+    }
+    for (c = 1; c <= many; c++) {
+        reference = "-"
+        if (form != "json") print ""
+        for (n = 1; n <= count; n++) {
+            if (!((column[c], name[n]) in row)) continue
+            split(row[column[c], name[n]], of, "\t")
+            offered = quotient("%.0f", of[4], of[3])
+            # The first of all, also where it is unknown: no other is what they are compared with.
+            if (n == 1) reference = of[13]
+            ratio = quotient("%.2f", of[13], reference)
+            percent = known(of[6]) ? quotient("%.1f", of[6] * 100, of[4]) : "-"
+            dom0 = quotient("%.0f", of[8], of[5])
+            guest = quotient("%.0f", of[9], of[5])
+            wakeups = quotient("%.4f", of[12], of[5])
+            if (form == "json") {
+                printf "%s\n    { \"receiver\": %s, \"column\": %s, \"offered_per_second\": %s, \"sent\": %s, \"delivered\": %s, ",
+                    (rows++ ? "," : ""), string(name[n]), string(column[c]), json(offered), json(of[4]), json(of[5])
+                printf "\"dropped_in_guest\": %s, ", json(of[14])
+                printf "\"lost\": %s, \"out_of_order\": %s, \"delivered_per_second\": %s, \"dom0_instructions_a_packet\": %s, ",
+                    json(of[6]), json(of[7]), json(of[13]), json(dom0)
+                printf "\"guest_instructions_a_packet\": %s, \"rounds\": %s, \"time_squeezes\": %s, \"wakeups_a_packet\": %s, ",
+                    json(guest), json(of[10]), json(of[11]), json(wakeups)
+                printf "\"ratio\": %s, \"error\": %s }", json(ratio), string(of[15])
+            } else {
+                printf line, column[c], name[n], offered, of[4], of[5], of[6], percent, of[14], of[13], dom0, guest, wakeups, ratio
+                if (of[15] != "") printf "    n/a: %s\n", of[15]
+            }
+        }
+    }
+    if (form == "json") {
+        print "\n  ]"
+        exit
+    }
+    print ""
+    print "delivered a second:"
+    for (c = 1; c <= many; c++)
+        for (n = 1; n <= count; n++) {
+            if (!((column[c], name[n]) in row)) continue
+            split(row[column[c], name[n]], of, "\t")
+            printf "%-8s %-9s %7s %s\n", column[c], name[n], of[13], bar(of[13], most)
+        }
+}

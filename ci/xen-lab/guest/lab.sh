@@ -59,17 +59,20 @@ emulator_failed() {
         ! grep -qE 'Kernel panic|BUG:|kernel BUG|Oops' "$folder/guest-console.txt" 2>/dev/null
 }
 
-# attempt_scenario: its script in a process group of its own, with a deadline; then what it leaves behind.
+# attempt_scenario: its script in a process group of its own, with a deadline, which a long one may have set itself; then what
+# it leaves behind.
 attempt_scenario() {
     started=$(now)
+    patience=$(sed -n 's/^# deadline: //p' "/lab/scenarios/$name.dom0.sh")
+    [ "${patience:-0}" -gt "$SCENARIO_DEADLINE" ] || patience=$SCENARIO_DEADLINE
     SCENARIO=$name setsid sh /lab/scenario.sh >"$folder/log.txt" 2>&1 </dev/null &
     script=$!
-    while kill -0 "$script" 2>/dev/null && [ $(($(now) - started)) -lt "$SCENARIO_DEADLINE" ]; do
+    while kill -0 "$script" 2>/dev/null && [ $(($(now) - started)) -lt "$patience" ]; do
         sleep 0.5
     done
     if kill -0 "$script" 2>/dev/null; then
         kill -KILL "-$script" 2>/dev/null
-        echo "not done within its $SCENARIO_DEADLINE s; its last line: $(tail -n 1 "$folder/log.txt")" >"$folder/failed"
+        echo "not done within its $patience s; its last line: $(tail -n 1 "$folder/log.txt")" >"$folder/failed"
         verdict=failed
     elif wait "$script" && [ ! -s "$folder/failed" ]; then
         verdict=passed
@@ -84,6 +87,7 @@ attempt_scenario() {
 
 # collect FOLDER: what a person wants to see when a scenario failed, and an end to the guest.
 collect() {
+    rm -f /run/lab/offers
     killall tcpdump httpd netback-sim nc socat iperf3 ping 2>/dev/null
     dmesg >"$1/dom0-dmesg.txt"
     if [ "$verdict" = failed ]; then

@@ -22,13 +22,13 @@ qemu_arguments() {
     # With credit2 two busy domains on an emulated machine starve each other for seconds.
     xen="$xen sched=credit noreboot=1 loglvl=warning guest_loglvl=warning ${XEN_LAB_XEN_ARGUMENTS:-}"
     # shellcheck disable=SC2054 # the commas belong to QEMU
-    local clock=(-accel "tcg,thread=multi" -cpu "$CPU" -smp 2)
+    local clock=(-accel "tcg,thread=multi" -cpu "$CPU" -smp "${PROCESSORS:-2}")
     if [ "$VIRTUAL_TIME" = yes ]; then
         # The machine's clock counts its instructions, 2^0 ns each, and jumps over idle time. One processor: with two
         # the clock counts those of both, and Xen would charge a domain for time in which the other one is emulated.
         # Without erms and fsrm nobody copies by `rep movsb`, of which each byte would count as an instruction.
         # shellcheck disable=SC2054
-        clock=(-accel "tcg,thread=single" -icount "shift=0,sleep=off,align=off" -smp 1
+        clock=(-accel "tcg,thread=single" -icount "shift=0,sleep=off,align=off" -smp "${PROCESSORS:-1}"
             -cpu "$CPU,-erms,-fsrm")
     fi
     ARGUMENTS=("${clock[@]}" -m "$MEMORY"

@@ -11,11 +11,12 @@ wanted() {
 }
 
 # Builds what the scenarios of this run need; sets NETFRONT_BIN, NETBACK_SIM_BIN, CONFORMANCE_BIN, ECHO_BIN,
-# RECEIVE_BIN, DATAGRAMS_BIN, PACKAGE and NEWER_PACKAGE.
+# ECHO_C_BIN, RECEIVE_BIN, DATAGRAMS_BIN, PACKAGE and NEWER_PACKAGE.
 prepare_programs() {
     local target=${CARGO_TARGET_DIR:-$REPOSITORY/target}
     CONFORMANCE_BIN=
     ECHO_BIN=
+    ECHO_C_BIN=
     RECEIVE_BIN=
     DATAGRAMS_BIN=
     if [ -z "${NETFRONT_BIN:-}" ] || [ -z "${NETBACK_SIM_BIN:-}" ]; then
@@ -29,7 +30,8 @@ prepare_programs() {
         build "the example echo" build --release --locked -p netfront --example echo
         ECHO_BIN=$target/release/examples/echo
     fi
-    if wanted livelock; then
+    if wanted observe; then build_echo_c "$target"; fi
+    if wanted livelock || wanted cores; then
         build "the examples receive and datagrams" build --release --locked -p netfront --example receive --example datagrams
         RECEIVE_BIN=$target/release/examples/receive
         DATAGRAMS_BIN=$target/release/examples/datagrams
@@ -72,6 +74,20 @@ build_package() {
     }
 }
 
+# build_echo_c TARGET: the example in C over the static library, as netfront/capi/README.md says.
+build_echo_c() {
+    local capi=$REPOSITORY/netfront/capi libraries
+    build "the library for C" build --release --locked -p netfront-c
+    ECHO_C_BIN=$WORK/echo-c
+    read -ra libraries <<<"$(sed -n 's/^Libs.private: //p' "$capi/netfront.pc.in")"
+    say "programs: ${CC:-cc} $capi/examples/echo.c"
+    "${CC:-cc}" -std=c99 -O2 -pthread -I "$capi/include" -o "$ECHO_C_BIN" "$capi/examples/echo.c" "$1/release/libnetfront_c.a" \
+        "${libraries[@]}" 2>"$OUT/cc.log" || {
+        last_lines "$OUT/cc.log"
+        die "the example in C cannot be built" "its messages: $OUT/cc.log"
+    }
+}
+
 build_conformance() {
     build "the conformance test" test --release --locked --no-run -p hypervisor --test conformance --message-format=json
     # Cargo names a test's executable with a hash of its own; its messages are the documented way to learn it.
@@ -87,6 +103,7 @@ put_netback_sim() { put_host_program "$1" "$NETBACK_SIM_BIN" /bin/netback-sim; }
 put_guest_programs() {
     [ -z "$CONFORMANCE_BIN" ] || put_host_program "$1" "$CONFORMANCE_BIN" /lab/programs/conformance
     [ -z "$ECHO_BIN" ] || put_host_program "$1" "$ECHO_BIN" /lab/programs/echo
+    [ -z "$ECHO_C_BIN" ] || put_host_program "$1" "$ECHO_C_BIN" /lab/programs/echo-c
     [ -z "$RECEIVE_BIN" ] || put_host_program "$1" "$RECEIVE_BIN" /lab/programs/receive
     [ -z "$DATAGRAMS_BIN" ] || put_host_program "$1" "$DATAGRAMS_BIN" /lab/programs/datagrams
 }

@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# save-restore: the guest is saved and restored while packets pass: the kernel's netfront first, then ours, twice; traffic goes on, no kernel breaks.
+# save-restore: the guest is saved and restored while packets pass: the kernel's netfront first, then ours, twice, with other features each time; its addresses are announced, traffic goes on, no kernel breaks.
 
 # save_and_restore: the guest goes to the disk and comes back, as a rule with another number.
 save_and_restore() {
@@ -31,6 +31,39 @@ unharmed() {
     guest cat /proc/interrupts >"$RESULTS/interrupts-$1.txt"
 }
 
+# listen ROUND: to what is said of addresses, on each interface, since the vif will be another one.
+listen() {
+    recording=$RESULTS/restore-$1.pcap
+    tcpdump -i any -U -Z root -w "$recording" 'arp or icmp6' 2>"$RESULTS/tcpdump-$1.txt" &
+    listener=$!
+    within 10 "tcpdump listens" grep -q 'listening on' "$RESULTS/tcpdump-$1.txt"
+}
+
+# heard FILTER: there is such a packet.
+heard() { [ "$(tcpdump -r "$recording" -Z root -n "$1" 2>/dev/null | wc -l)" -gt 0 ]; }
+
+# announced ROUND: both addresses. In the ARP request sender and target are the same; nobody solicited the advertisement.
+announced() {
+    within 20 "a gratuitous ARP request (round $1)" heard 'arp[6:2] = 1 and arp[14:4] = 0x0a4d0002 and arp[24:4] = 0x0a4d0002'
+    within 20 "an unsolicited neighbour advertisement (round $1)" \
+        heard 'icmp6 and ip6[40] = 136 and ip6[44] & 0x40 = 0 and ip6[48:4] = 0xfd000077 and ip6[60:4] = 2'
+    kill -INT "$listener" 2>/dev/null
+    wait "$listener"
+}
+
+# there KEY: whether the frontend's folder has it.
+there() { xenstore-exists "$NODE/device/vif/0/$1" && echo yes || echo no; }
+
+# features ANSWER: whether scatter-gather, segments and two event channels are offered, and used.
+features() {
+    check "sg that netfront sees offered" "$1" "$(guest offered sg)"
+    check "gso-tcpv4 that netfront sees offered" "$1" "$(guest offered gso-tcpv4)"
+    check "event-channel-tx in the frontend's folder" "$1" "$(there event-channel-tx)"
+    other=no
+    [ "$1" = yes ] || other=yes
+    check "event-channel in the frontend's folder" "$other" "$(there event-channel)"
+}
+
 guest_start
 guest_must kernel_start
 within 30 "the guest answers" ping -c 1 -W 1 10.77.0.2
@@ -44,11 +77,23 @@ guest_start
 guest_must front_start
 guest_must front_wait
 guest_must front_address
+guest_must 'ip addr add fd00:77::2/64 dev xn0'
 within 30 "the guest answers" ping -c 1 -W 1 10.77.0.2
+features yes
+# Until the kernel has made sure that nobody else has the IPv6 address.
+sleep 3
 guest_must pinging_start
 for round in 1 2; do
+    # The first backend after a restore offers less, the second one all again.
+    rm -f /run/lab/offers
+    [ "$round" = 2 ] ||
+        printf '%s 0\n' feature-sg feature-gso-tcpv4 feature-gso-tcpv6 feature-split-event-channels >/run/lab/offers
+    listen "$round"
     save_and_restore
     traffic_again "netfront, round $round"
+    announced "$round"
+    if [ "$round" = 1 ]; then features no; else features yes; fi
+    saw "both addresses announced; features negotiated anew"
     guest front_log >"$RESULTS/netfront.log"
     guest_must front_stats >"$RESULTS/stats-$round.json"
     check "restores that netfront counted" "$round" "$(restores "$round")"

@@ -29,6 +29,12 @@ pinging_gap() {
     cat /run/lab/answered.last >/run/lab/answered
 }
 
+# offered NAME: whether the backend offers it, as `netfront status` tells.
+offered() {
+    offers=$(netfront status --vif 0 | sed -n 's/^  features *backend offers \([^;]*\);.*/ \1 /p')
+    case $offers in *" $1 "*) echo yes ;; *) echo no ;; esac
+}
+
 # Handles that are parked. Each is held by a shell, which leads its group, and by what it sleeps in.
 keepers() {
     grep -l xen-evtchn-keeper /proc/[0-9]*/cmdline 2>/dev/null | while read -r file; do

@@ -1,6 +1,8 @@
 //! What all examples share: the few options, the ground to stand on, and staying connected.
 #![allow(dead_code)]
 
+pub mod numbered;
+
 use std::error::Error;
 use std::ops::ControlFlow;
 use std::str::FromStr;
@@ -49,6 +51,18 @@ pub fn destination() -> Result<[u8; 6], Box<dyn Error>> {
         .ok()
         .and_then(|bytes| bytes.try_into().ok())
         .ok_or_else(|| format!("{text} is no address like 00:16:3e:01:02:03").into())
+}
+
+/// Prints what was counted: with `--json` in one line, else a line each.
+pub fn tell(report: &serde_json::Value) {
+    match report.as_object().filter(|_| !flag("--json")) {
+        None => println!("{report}"),
+        Some(lines) => {
+            for (name, value) in lines {
+                println!("{name}: {value}");
+            }
+        }
+    }
 }
 
 /// With `--sim SOCKET` domain 1 of the simulated Xen that listens there; else the Xen domain that this

@@ -1,0 +1,97 @@
+# shellcheck shell=sh
+# cores: the engine's cores on four processors: two queues, two event cores, two workers, 64 flows: interrupts come where they are bound, also when one is moved; bound anew all the time no flow loses its order.
+# guests: pv
+
+FLOWS=64
+
+# field NAME: a number of the receiver's report; nothing if it does not know it.
+field() { sed -n "s/.*\"$1\":\\([0-9][0-9.e-]*\\)[,}].*/\\1/p" "$report"; }
+
+# each NAME: several.
+each() { sed -n "s/.*\"$1\":\\[\\([0-9,]*\\)\\].*/\\1/p" "$report" | tr , ' '; }
+
+# start NAME OPTION...: the receiver of one flood.
+start() {
+    report=$RESULTS/$1.json
+    shift
+    arp -d 10.77.0.2 2>/dev/null
+    ip neigh flush dev xenbr0
+    guest_must "cores_start $*"
+    within 30 "ARP is answered" answers_arp
+    # Asking again would find nobody in the middle of a flood.
+    arp -i xenbr0 -s 10.77.0.2 00:16:3e:00:00:02 || fail "the guest's address cannot be kept"
+}
+
+answers_arp() {
+    ping -c 1 -W 1 10.77.0.2 >/dev/null 2>&1
+    ip neigh show 10.77.0.2 dev xenbr0 | grep -q 'lladdr 00:16:3e:00:00:02'
+}
+
+send() { /lab/programs/datagrams send 10.77.0.2:9000 --flows "$FLOWS" --json "$@" >"$report.sent" 2>&1; }
+
+# ended WHAT: the receiver's report, and what holds whatever was done meanwhile.
+ended() {
+    guest cores_report >"$report" || fail "$1: $(head -n 3 "$report")"
+    cat "$report" "$report.sent"
+    guest cores_log >"$report.log"
+    check "$1: queues" 2 "$(field queues)"
+    check "$1: flows" "$FLOWS" "$(field flows)"
+    check_at_least "$1: datagrams" 1000 "$(field delivered)"
+    check "$1: datagrams of a flow that came after a later one" 0 "$(field out_of_order)"
+    check "$1: packets of a connection that a worker took after a later one" 0 "$(field order_violations)"
+    for count in $(each packets_by_worker); do check_at_least "$1: packets of each worker" 1 "$count"; done
+}
+
+# comes THREAD PROCESSOR: to this one, and to no other. Those of a second before may still be on their way.
+comes() {
+    sleep 1
+    counts=$(guest come "$1" 4)
+    echo "$1: $counts"
+    at=0
+    for count in $counts; do
+        if [ "$at" = "$2" ]; then
+            check_at_least "interrupts of $1 on processor $at" 10 "$count"
+        else
+            check "interrupts of $1 on processor $at" 0 "$count"
+        fi
+        at=$((at + 1))
+    done
+}
+
+echo 2 >/sys/module/xen_netback/parameters/max_queues || fail "netback's parameter max_queues cannot be written"
+guest_start 'vcpus=4'
+# Two pools.
+guest_must 'front_limit 4096'
+
+stage "$SCENARIO: bound"
+start bound --mode interrupt
+send --rate 1000 --seconds 60 &
+sender=$!
+sleep 1
+for queue in 0 1; do
+    check "processor that interrupts of queue $queue are bound to" "$queue" "$(guest affinity "nf0q$queue")"
+    comes "nf0q$queue" "$queue"
+done
+saw "interrupts of two queues come to processors 0 and 1"
+# As an administrator moves it: from the next one on it comes there.
+guest_must "move nf0q1 0"
+check "processor that interrupts of queue 1 are bound to then" 0 "$(guest affinity nf0q1)"
+comes nf0q1 0
+comes nf0q0 0
+saw "that of queue 1, moved to processor 0 while datagrams come, comes there and no more to 1"
+wait "$sender"
+ended bound
+for count in $(each packets_by_event_core); do check_at_least "packets of each event core" 1 "$count"; done
+check "interrupts on processors of workers" 0 "$(field events_on_workers)"
+saw "none on those of workers; $(field delivered) datagrams of $FLOWS flows, none out of order"
+
+stage "$SCENARIO: bound anew all the time"
+start rebinding --rebind 20 --work 100
+send --seconds 8
+ended rebinding
+check_at_least "times that all was bound anew" 50 "$(field rebindings)"
+check_at_least "queues that went from one event core to the other" 10 "$(field queues_moved)"
+spread=$(field largest_spread)
+[ "$spread" -le 1 ] || fail "queues that one event core had more than the other: wanted 1 at most, found $spread"
+check "interrupts on processors of workers" 0 "$(field events_on_workers)"
+saw "bound anew $(field rebindings) times at full rate: $(field delivered) datagrams, none out of order, spread $spread, $(field wakeups_a_packet) wake-ups a packet"
