@@ -31,12 +31,17 @@ use crate::takeover::{self, driver::Taken};
 /// Queues that a machine of many processors gets without being asked; the kernel's netfront stops there too.
 const QUEUES: usize = 8;
 
+/// How many queues are wanted where the command line does not say.
+pub fn usual_queues() -> usize {
+    std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(QUEUES)
+}
+
 impl QueueOptions {
     /// How many queues the command line wants.
     pub fn count(&self) -> usize {
-        let processors = || std::thread::available_parallelism().map_or(1, usize::from);
-        self.queues
-            .map_or_else(|| processors().min(QUEUES), usize::from)
+        self.queues.map_or_else(usual_queues, usize::from)
     }
 
     /// How the command line wants each queue.
@@ -265,15 +270,12 @@ fn reload(file: &mut Loaded) {
 /// Raises the limit of shared pages if it is below what was asked for and this is allowed. Otherwise the
 /// pools are smaller, and say so.
 fn make_room(domain: &netfront::hypervisor::Domain, args: &Run) {
-    const RINGS: usize = 2;
     let options = &args.queue;
-    let config = options.config();
-    let queue = config.rx_limit + config.tx_pages + RINGS;
     let control = match options.no_grant_mapping && args.hash.is_none() {
         true => 0,
         false => netfront::control::PAGES,
     };
-    let wanted = queue * options.count() + control;
+    let wanted = options.config().limit_for(options.count(), control);
     if let Ok(Some(limit)) = domain.grant_limit() {
         if limit < wanted {
             match domain.raise_grant_limit(wanted) {
