@@ -87,11 +87,11 @@ done
 # What two queues want (770 each, 2 for a control ring) and 324 for another vif; then less. The log goes on over starts.
 warnings=0
 for step in 1866:2 1024:1; do
-    pages=${step%:*} found=${step#*:}
+    pages=${step%:*} fewer=${step#*:}
     guest_must "front_limit $pages"
     guest_must front_limit_locked
-    serves "$found" "queues that a limit of $pages shared pages is enough for"
-    guest_must "front_said '$found of 4 queues: the limit of shared pages is not enough for more'"
+    serves "$fewer" "queues that a limit of $pages shared pages is enough for"
+    guest_must "front_said '$fewer of 4 queues: the limit of shared pages is not enough for more'"
     warnings=$((warnings + 1))
     check "warnings about shared pages so far" "$warnings" "$(guest "front_log | grep -c 'may be shared by all processes'")"
     guest_must front_limit_unlocked
