@@ -21,6 +21,7 @@ use crate::consumers::{consumers, Consumers};
 use crate::control::{self, Subject};
 use crate::failure::{code, Failure};
 use crate::ground::{control_socket, domain};
+use crate::judge::judge;
 use crate::logging;
 use crate::manager::Manager;
 use crate::metrics;
@@ -91,23 +92,9 @@ impl Run {
     }
 }
 
-/// A mapping of the hashes that names a queue which there cannot be: the backend would refuse all of it.
-fn check_mapping(args: &Run) -> Result<(), Failure> {
-    let queues = args.queue.count();
-    match args.hash_mapping.iter().max() {
-        Some(&highest) if highest as usize >= queues => Err(Failure::Class {
-            code: code::SETTING,
-            text: format!(
-                "--hash-mapping names queue {highest}, and there are {queues} (0 to {}): raise --queues or change the mapping",
-                queues - 1
-            ),
-        }),
-        _ => Ok(()),
-    }
-}
-
 /// Connects a vif and keeps it connected until a signal.
 pub fn run(args: Run) -> Result<(), Failure> {
+    judge(&args)?;
     match args.take_over {
         true => takeover::run(args),
         false => drive(args, None),
@@ -117,7 +104,6 @@ pub fn run(args: Run) -> Result<(), Failure> {
 /// The same in this process, for a vif that is free or was `taken` over.
 pub fn drive(mut args: Run, taken: Option<&Arc<Taken>>) -> Result<(), Failure> {
     control::started();
-    check_mapping(&args)?;
     let (bell, held) = Bell::new(args.file.is_some())?;
     let domain = domain(&args.ground)?;
     let _held = match args.ground.sim {
