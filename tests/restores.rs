@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use hypervisor::sim::server::Options;
 use hypervisor::sim::{kernel_bugs, save};
 use netback_sim::BackendHandle;
 use netfront_tests::stage::{source, Stage, FRONT};
@@ -16,7 +17,8 @@ struct Vif {
 
 impl Vif {
     fn new() -> Self {
-        let stage = Stage::new();
+        // Enough for two queues.
+        let stage = Stage::with(Options::new().grant_limit(4096));
         Self {
             backend: Some(backend(&stage)),
             stage,

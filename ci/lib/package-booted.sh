@@ -38,8 +38,8 @@ restarted() { [ "$(property NRestarts)" -ge 1 ] && [ "$(property ActiveState)" =
 mkdir -p /run/xen-sim
 chmod 755 /run/xen-sim
 ip netns add back
-# Whoever may connect: the service is not root.
-systemd-run -q --unit=backend -p UMask=0000 /packages/netback-sim serve --sim "$sim" --tap vif1.0 --netns back
+# Whoever may connect: the service is not root. The simulated Xen, which the backend starts, outlives it.
+systemd-run -q --unit=backend -p UMask=0000 -p KillMode=process /packages/netback-sim serve --sim "$sim" --tap vif1.0 --netns back
 within 20 ip -n back link show vif1.0 >/dev/null 2>&1
 ip -n back addr add 10.77.78.1/24 dev vif1.0
 
@@ -70,6 +70,15 @@ check "pings cross" pings
 check "it answers root" netfront stats --control /run/netfront/vif0.sock
 check "its messages have priorities, which are not part of the text" logged 'vif 0 is connected' -p info
 check "no message shows the number" bash -c "! journalctl -u netfront@0 -o cat | grep -q '^<[0-9]>'"
+
+# A backend that comes anew, as after a migration: its interface too.
+systemctl restart backend
+within 20 ip -n back link show vif1.0 >/dev/null 2>&1
+ip -n back addr add 10.77.78.1/24 dev vif1.0
+announced() { netfront stats --control /run/netfront/vif0.sock | grep -q '^ *tap_announced: *[1-9]'; }
+check "after a reconnect the TAP's address is announced" within 30 announced
+check "and nothing kept it from being read" bash -c "! journalctl -u netfront@0 -o cat | grep -q 'cannot be read'"
+check "pings cross after the reconnect" pings
 
 printf 'verbose = 1\nscrub = true\n' >>/etc/netfront/vif0.toml
 check "it reloads" systemctl reload netfront@0

@@ -9,7 +9,8 @@
 //!
 //! - before it binds or unbinds, a handle that has ports looks in the store; so it does when it is dropped;
 //! - one from before a restore answers [`Error::Restored`] to everything, and when it is dropped it is
-//!   parked: a small process, the keeper, holds the open file, and our close is not the last.
+//!   parked: a small process, the keeper, holds the open file, and our close is not the last. One holds those of all
+//!   handles of this process.
 //!
 //! What remains is the moment between the look and the call, and a process that is killed before it has
 //! parked: only the kernel itself can help there (`docs/evtchn-restore.md`).

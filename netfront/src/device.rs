@@ -267,6 +267,9 @@ impl Device {
             owner: queues.first.waker(),
             growths: queues.all().map(|queue| queue.growth()).collect(),
             filter: queues.first.multicast_filter(),
+            filters_for_good: wants.multicast_filter
+                && offer.features.multicast_control
+                && !offer.features.dynamic_multicast_control,
         };
         let control = match Control::start(domain, &offer, builder.vif, held, served) {
             Ok(control) => control,
@@ -312,6 +315,9 @@ impl Device {
             Change::BackendLeft(_) | Change::Broken(_) | Change::Restored => {
                 self.link.carrier = false;
             }
+            // The next connection is to have all of it, and does not ask for a filter again: to lift one costs a reconnect,
+            // and to filter too little loses nothing.
+            Change::MulticastFilter => self.builder.wants.multicast_filter = false,
             Change::Carrier(carrier) => self.link.carrier = carrier,
             Change::Mtu(mtu) => self.link.mtu = mtu,
         }
@@ -431,6 +437,11 @@ impl Reconnect {
                 ..self
             })
         })
+    }
+
+    /// The store, for who waits for a reason to try again.
+    pub(crate) fn look(&self) -> Result<Connection, Error> {
+        Connection::open(&self.domain, self.builder.vif)
     }
 
     /// Asks for so many queues at most from now on.

@@ -3,12 +3,16 @@
 
 mod common;
 
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+
 use common::{count, until, World, FRONT};
 use netback_sim::peer::{Pace, Source};
 use netback_sim::traffic::{Generator, Sizes};
 use netback_sim::{Backend, BackendHandle, Config, Features};
+use netfront::engine::{serve as keep_served, Service};
 use netfront::queue::{Group, MULTICAST_MAX};
-use netfront::{Device, Queue, Wants};
+use netfront::{Change, Consumer, Device, Error, Packet, Queue, Wants};
 
 const GROUP: Group = [0x01, 0x00, 0x5e, 0x01, 0x02, 0x03];
 const OTHER: Group = [0x33, 0x33, 0, 0, 0, 0xfb];
@@ -174,4 +178,72 @@ fn a_backend_that_samples_the_wish_once_filters_from_the_start() {
     assert!(device.queue().follow_multicast(Some(&[GROUP])).unwrap());
     until("packets of the group", || receive(device.queue()) > 0);
     device.close().unwrap();
+}
+
+/// A backend that looks at the wish when it connects, and at no other time.
+fn not_dynamic() -> Features {
+    Features {
+        dynamic_multicast_control: false,
+        ..Features::default()
+    }
+}
+
+#[test]
+fn a_backend_that_samples_the_wish_once_asks_for_a_new_connection_when_everything_is_wanted() {
+    let world = World::new();
+    let backend = serve(&world, not_dynamic());
+    let mut device = connect(&world);
+    assert_filtered(&backend, &mut device);
+    assert!(device.queue().follow_multicast(None).unwrap());
+    until("the news", || {
+        device.change() == Some(Change::MulticastFilter)
+    });
+    let mut device = device.reconnect().unwrap();
+    until("everything", || receive(device.queue()) > 0);
+    // Nor does it filter when groups are wanted again: each change would cost a connection.
+    assert!(device.queue().follow_multicast(Some(&[OTHER])).unwrap());
+    let filtered = backend.counters().rx_filtered;
+    let mut came = 0;
+    until("packets all the same", || {
+        came += receive(device.queue());
+        came > 20
+    });
+    assert_eq!(backend.counters().rx_filtered, filtered);
+    assert_eq!(device.change(), None);
+    device.close().unwrap();
+}
+
+/// As a TAP in a bridge, which wants everything from the start.
+struct Promiscuous;
+
+impl Consumer for Promiscuous {
+    fn deliver(&mut self, _packet: &mut Packet<'_>) {}
+
+    fn offer(&mut self, queue: &mut Queue, _budget: usize) -> Result<usize, Error> {
+        queue.follow_multicast(None)?;
+        Ok(0)
+    }
+}
+
+#[test]
+fn in_service_such_a_backend_is_connected_anew_once_and_everything_comes() {
+    let world = World::new();
+    let _backend = serve(&world, not_dynamic());
+    let service = Arc::<Service>::default();
+    let serving = {
+        let (front, told) = (world.front.clone(), Arc::clone(&service));
+        std::thread::spawn(move || {
+            let wants = Wants {
+                multicast_filter: true,
+                ..Wants::default()
+            };
+            let builder = Device::builder(0).wants(wants);
+            let device = builder.connect_counting(&front, Arc::clone(told.stats()))?;
+            keep_served(device, &mut Promiscuous, &told)
+        })
+    };
+    until("everything", || service.stats().rx_packets.get() > 100);
+    assert_eq!(service.connections.load(Ordering::Relaxed), 2);
+    service.stop();
+    serving.join().unwrap().unwrap();
 }

@@ -18,7 +18,7 @@ use netback_sim::{Backend, BackendHandle, Config, Peer};
 use netfront::consumer::{Consumer, Echo, Null};
 use netfront::device::thread_name;
 use netfront::engine::{serve, serve_queues, Service};
-use netfront::queue::{Ports, QueueKeys};
+use netfront::queue::{Ports, QueueKeys, OTHER_VIF_PAGES};
 use netfront::{Device, Error, Link, Packet, Queue};
 use netfront_tests::stage::all_came;
 
@@ -122,7 +122,9 @@ fn there_are_as_many_queues_as_are_wanted_or_as_the_backend_offers() {
 
 #[test]
 fn a_limit_of_shared_pages_that_is_not_enough_for_all_makes_fewer_queues_that_work() {
-    for (limit, found) in [(1024, 2), (772, 1), (300, 1)] {
+    // Two queues, a control ring, and what is left for another vif.
+    let two = 2 * 770 + 2 + OTHER_VIF_PAGES;
+    for (limit, found) in [(two, 2), (two - 1, 1), (1024, 1), (772, 1), (300, 1)] {
         let world = World::with_grant_limit(limit);
         let backend = backend(&world, 0, 4, frames(400));
         let served = Served::start::<Echo>(&world, 0, 4);
@@ -346,7 +348,7 @@ fn attach(world: &World, toolstack: &mut Toolstack) -> Vec<Back> {
 #[test]
 fn one_queue_whose_ring_is_broken_takes_the_whole_vif_down_and_all_queues_come_back() {
     for broken in 0..2 {
-        let world = World::new();
+        let world = World::with_grant_limit(ROOM);
         let mut toolstack = Toolstack::with_vif(&world);
         toolstack.back("multi-queue-max-queues", 2);
         let service = Arc::<Service>::default();

@@ -35,7 +35,7 @@ offered() {
     case $offers in *" $1 "*) echo yes ;; *) echo no ;; esac
 }
 
-# Handles that are parked. Each is held by a shell, which leads its group, and by what it sleeps in.
+# Processes that keep handles: each is a shell, which leads its group, with what it sleeps in.
 keepers() {
     grep -l xen-evtchn-keeper /proc/[0-9]*/cmdline 2>/dev/null | while read -r file; do
         pid=${file#/proc/}

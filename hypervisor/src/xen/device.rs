@@ -207,7 +207,8 @@ pub(super) fn no_room(wanted: usize, shared: usize) -> Error {
     };
     // What is shared now is at most the limit, so this many are enough whoever holds them.
     let enough = limit.saturating_add(wanted);
-    tracing::warn!(
+    // Refused again and again while a pool is filled: what it comes to is said by who fills it.
+    tracing::debug!(
         wanted,
         shared,
         limit,

@@ -157,7 +157,7 @@ impl Handle {
         Ok(())
     }
 
-    /// Gives the open file to a keeper, so that no close of ours is its last. When none can be started
+    /// Gives the open file to this process's keeper, so that no close of ours is its last. When none can be started
     /// the handle stays open for ever. Tells the keeper's process number.
     pub(crate) fn park(self) -> Result<u32, Error> {
         let kept = self

@@ -216,7 +216,8 @@ impl Netfront {
         let change = device.change();
         self.link.set(*device.link());
         Ok(match change {
-            None => (Change::None, 0),
+            // A program in C cannot ask for a filter.
+            None | Some(netfront::Change::MulticastFilter) => (Change::None, 0),
             Some(netfront::Change::BackendLeft(state)) => {
                 (Change::BackendLeft, state.number().into())
             }

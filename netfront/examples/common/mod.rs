@@ -107,7 +107,10 @@ pub fn is_over(device: &mut Device) -> bool {
     while let Some(change) = device.change() {
         eprintln!("{change:?}");
         over |= match change {
-            Change::BackendLeft(_) | Change::Broken(_) | Change::Restored => true,
+            Change::BackendLeft(_)
+            | Change::Broken(_)
+            | Change::Restored
+            | Change::MulticastFilter => true,
             // `device.link()` says it from now on.
             Change::Carrier(_) | Change::Mtu(_) => false,
         };

@@ -25,6 +25,7 @@ mod offer;
 mod publish;
 mod restore;
 mod state;
+mod waiting;
 
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,12 +40,13 @@ pub use features::{Features, Wants};
 pub use offer::Offer;
 use restore::Restore;
 pub use state::XenbusState;
+pub(crate) use waiting::Awaited;
 
 use crate::control::ControlKeys;
 use crate::Error;
 
-/// How long a watch may be silent before the key is read anyway: an event can be lost (xenstore-rs
-/// loses one that comes before the answer to its WATCH).
+/// How long a watch may be silent before the key is read anyway, the first time; then twice as long, and so on. An event can
+/// be lost (xenstore-rs loses one that comes before the answer to its WATCH).
 const REREAD: Duration = Duration::from_millis(500);
 /// Events that are taken as one hint.
 const MANY_EVENTS: usize = 64;
@@ -61,6 +63,10 @@ pub enum Change {
     Carrier(bool),
     /// The MTU changed.
     Mtu(u32),
+    /// All multicast packets are wanted ([`crate::Queue::follow_multicast`]), and the backend, which has
+    /// `feature-multicast-control` without `feature-dynamic-multicast-control`, filters until it connects anew. Until then some
+    /// are missing; the next connection of the device asks for no filter.
+    MulticastFilter,
     /// The backend broke the contract of the control ring: close, and negotiate anew.
     Broken(Corrupt),
 }
@@ -372,34 +378,12 @@ impl Connection {
 
     /// Reads where the backend is and watches its state. Waits for the toolstack if it is not done.
     fn find_backend(&mut self, end: Instant) -> Result<(), Error> {
-        let key = keys::join(&self.frontend, keys::BACKEND);
-        let backend = loop {
-            match self.read(&key)? {
-                Some(backend) if !backend.is_empty() => break backend,
-                _ if self.interrupt.load(Ordering::Acquire) => return Err(Error::Interrupted),
-                _ if Instant::now() >= end => return Err(Error::NoVif { vif: self.vif, key }),
-                _ => std::thread::sleep(Duration::from_millis(20)),
+        while !self.follow_backend()? {
+            if Instant::now() >= end {
+                let key = keys::join(&self.frontend, keys::BACKEND);
+                return Err(Error::NoVif { vif: self.vif, key });
             }
-        };
-        if backend != self.backend {
-            for path in std::mem::take(&mut self.watched) {
-                // The old backend's directory may be gone, and its watches with it.
-                let _ = self.store.unwatch(&path, &path);
-            }
-            self.backend = backend;
-            let paths = [
-                self.backend_key(keys::STATE),
-                self.backend_key(keys::CARRIER),
-                key,
-                keys::join(&self.frontend, keys::MTU),
-                keys::join(&self.frontend, keys::DISCONNECT),
-                // Relative: it fires when a restore gave the domain a new number.
-                "domid".to_owned(),
-            ];
-            for path in paths {
-                self.store.watch(&path, &path)?;
-                self.watched.push(path);
-            }
+            self.sleep(end.min(Instant::now() + REREAD))?;
         }
         Ok(())
     }
@@ -411,14 +395,15 @@ impl Connection {
         reached: impl Fn(XenbusState) -> bool,
     ) -> Result<XenbusState, Error> {
         let start = Instant::now();
+        let mut silence = REREAD;
         loop {
             self.same_life()?;
             let found = self.backend_state()?;
             if reached(found) {
                 return Ok(found);
             }
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            let now = Instant::now();
+            if now >= end {
                 let key = self.backend_key(keys::STATE);
                 return Err(Error::Deadline {
                     key,
@@ -427,10 +412,23 @@ impl Connection {
                     waited: start.elapsed(),
                 });
             }
+            self.sleep(end.min(now + silence))?;
+            // Each look costs ten wake-ups, and that an event is lost is rare.
+            silence *= 2;
+        }
+    }
+
+    /// Sleeps until the store tells that something changed, or until this moment.
+    fn sleep(&mut self, until: Instant) -> Result<(), Error> {
+        loop {
             if self.interrupt.load(Ordering::Acquire) {
                 return Err(Error::Interrupted);
             }
-            self.store.next_event(left.min(REREAD))?;
+            // In short pieces for the interrupt alone: they do not ask the store.
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.store.next_event(left.min(REREAD))?.is_some() {
+                return Ok(());
+            }
         }
     }
 }

@@ -68,8 +68,7 @@ impl Connection {
         self.set_state(XenbusState::Connected)
     }
 
-    /// Has the backend filter multicast packets, or not, while it is connected. A backend that is not dynamic looks at
-    /// this when it connects the next time.
+    /// Has the backend filter multicast packets, or not, while it is connected, if it is dynamic.
     ///
     /// # Errors
     /// When the store refuses.

@@ -41,6 +41,8 @@ pub(super) struct Served {
     pub growths: Vec<Arc<Growth>>,
     /// What is wished of the multicast filter, of which the first queue tells.
     pub filter: Arc<Filter>,
+    /// The backend filters, and would not hear of another wish before it connects anew.
+    pub filters_for_good: bool,
 }
 
 /// The thread's handle.
@@ -158,7 +160,7 @@ impl Drop for Control {
 struct News {
     /// Looked at first: the owner asks often, and the lock is not for every round.
     any: AtomicBool,
-    newest: Mutex<[Option<Change>; 5]>,
+    newest: Mutex<[Option<Change>; 6]>,
 }
 
 impl News {
@@ -169,6 +171,7 @@ impl News {
             Change::Broken(_) => 2,
             Change::BackendLeft(_) => 3,
             Change::Restored => 4,
+            Change::MulticastFilter => 5,
         };
         self.newest.lock().unwrap_or_else(PoisonError::into_inner)[kind] = Some(change);
         self.any.store(true, Ordering::Release);
@@ -233,9 +236,7 @@ impl Watch {
                 }
             }
             if let Some(on) = self.served.filter.take().filter(|_| !self.over) {
-                if let Err(error) = self.held.connection.filter_multicast(on) {
-                    tracing::warn!("the backend cannot be told about multicast: {error}");
-                }
+                self.filter_multicast(on);
             }
             // A store that has failed is asked again later; its descriptor may be ready for ever.
             let mut listens = !self.over;
@@ -263,6 +264,18 @@ impl Watch {
             self.sleep(listens, calm);
         }
         self.held
+    }
+
+    /// Tells the backend that it is to filter, or the owner that only a new connection ends that.
+    fn filter_multicast(&mut self, on: bool) {
+        if self.served.filters_for_good {
+            if !on {
+                self.news.put(Change::MulticastFilter);
+                self.served.owner.wake();
+            }
+        } else if let Err(error) = self.held.connection.filter_multicast(on) {
+            tracing::warn!("the backend cannot be told about multicast: {error}");
+        }
     }
 
     fn sleep(&self, listens: bool, mut calm: Duration) {

@@ -62,6 +62,8 @@ pub struct Receiver {
     since: usize,
     /// Looks in vain since the last at the other descriptors.
     looks: u32,
+    /// While it polls: since when nothing was moved, or what was due after such a time was last done.
+    idle_since: Option<Duration>,
 }
 
 impl Receiver {
@@ -74,6 +76,7 @@ impl Receiver {
             moderation: Moderation::new(tuning.mode.get(), tuning.moderation),
             since: 0,
             looks: 0,
+            idle_since: None,
             tuning,
         }
     }
@@ -101,6 +104,9 @@ impl Receiver {
         let activation = self.half.run(&mut one, &self.clock);
         let (moved, received, error) = (one.moved, one.received, one.error.take());
         self.since += received;
+        if moved > 0 {
+            self.idle_since = None;
+        }
         let now = self.half.counters();
         let stats = queue.stats();
         stats.engine_activations.add(1);
@@ -120,7 +126,8 @@ impl Receiver {
     }
 
     /// Sleeps as the mode wants it, at most for `time`: until the backend has something, the consumer has, or somebody
-    /// calls. [`Wake::Timeout`] only if all of `time` passed; a short sleep that was over is [`Wake::Work`].
+    /// calls. [`Wake::Timeout`] only if all of `time` passed; a short sleep that was over is [`Wake::Work`]. A thread that polls
+    /// does not sleep: it says [`Wake::Timeout`] when it has looked in vain for all of `time`.
     ///
     /// # Errors
     /// If the backend broke the ring, or poll fails.
@@ -144,7 +151,11 @@ impl Receiver {
                 match self.looks.is_multiple_of(LOOK_UP) {
                     true => {
                         queue.export();
-                        self.doze(queue, consumer, Duration::ZERO)
+                        let woken = self.doze(queue, consumer, Duration::ZERO)?;
+                        Ok(match woken {
+                            Wake::Work if self.idled(time) => Wake::Timeout,
+                            woken => woken,
+                        })
                     }
                     false => Ok(Wake::Work),
                 }
@@ -163,6 +174,18 @@ impl Receiver {
                 }
             }
         }
+    }
+
+    /// True once in each `time` in which a thread that polls moved nothing: whoever waits for that, the pool to give back
+    /// pages, would wait for ever otherwise.
+    fn idled(&mut self, time: Duration) -> bool {
+        let now = self.clock.now();
+        let since = *self.idle_since.get_or_insert(now);
+        let idled = now.saturating_sub(since) >= time;
+        if idled {
+            self.idle_since = Some(now);
+        }
+        idled
     }
 
     /// A short sleep, after which the queue is looked at, whatever ended it.

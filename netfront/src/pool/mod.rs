@@ -109,6 +109,8 @@ pub struct Pool {
     quarantined: usize,
     /// The grant device refused; not asked again before pages have come back.
     refused: bool,
+    /// That was said.
+    said: bool,
     /// Pages granted in the data path because none was left (H-10).
     pub grown_inline: u64,
     /// Grants made for packets after the start, by any way.
@@ -129,8 +131,8 @@ impl Pool {
         Ok(pool)
     }
 
-    /// A pool with its first batch. Others may begin before it is filled, so that none finds the limit of shared pages
-    /// used up by another: see [`crate::queue::Queue::open`].
+    /// A pool with its first batch. The other pool of its queue begins before it is filled, so that neither finds the limit of
+    /// shared pages used up by the other: see [`crate::queue::Queue::open`].
     pub(crate) fn begin(domain: &Domain, peer: DomId, config: PoolConfig) -> Result<Self, Error> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let limit = config.limit.max(config.capacity);
@@ -151,6 +153,7 @@ impl Pool {
             leased: 0,
             quarantined: 0,
             refused: false,
+            said: false,
             grown_inline: 0,
             grants: 0,
             revokes: 0,
@@ -175,23 +178,12 @@ impl Pool {
         !self.refused
     }
 
-    /// True if the pool has so many pages, or all that it shall start with.
-    pub(crate) fn has_at_least(&self, pages: usize) -> bool {
-        self.config.policy == PoolPolicy::PerPacket
-            || self.granted >= pages.min(self.config.capacity)
-    }
-
     /// The pages that it has, and those that it was to start with.
     pub(crate) fn start(&self) -> (usize, usize) {
         match self.config.policy {
             PoolPolicy::PerPacket => (0, 0),
             _ => (self.granted, self.config.capacity),
         }
-    }
-
-    /// Pages of others were freed: what was refused may be granted now.
-    pub(crate) fn ask_again(&mut self) {
-        self.refused = false;
     }
 
     /// What is granted from now on is granted for packets.
@@ -225,8 +217,10 @@ impl Pool {
             match self.grant(wanted) {
                 Ok(()) => self.grown_inline += wanted as u64,
                 Err(error) => {
-                    // Said once: the ring is fed by what comes back from now on.
-                    tracing::warn!(granted = self.granted, "the pool cannot grow: {error}");
+                    // The ring is fed by what comes back from now on. Asked again when pages have, and not said again.
+                    if !std::mem::replace(&mut self.said, true) {
+                        tracing::warn!(granted = self.granted, "the pool cannot grow: {error}");
+                    }
                     self.refused = true;
                 }
             }

@@ -4,6 +4,12 @@ use hypervisor::{GrantRef, Port};
 
 use crate::pool::PoolPolicy;
 
+/// The pages of the two rings of a queue.
+const RINGS: usize = 2;
+/// The pages that queues from the second on leave to another vif: a full ring to receive by (256), 64 to send, the rings,
+/// and a control ring.
+pub const OTHER_VIF_PAGES: usize = 256 + 64 + RINGS + crate::control::PAGES;
+
 /// How a queue is made.
 #[derive(Debug, Clone)]
 pub struct QueueConfig {
@@ -37,6 +43,28 @@ impl Default for QueueConfig {
             untrusted: false,
             scrub: false,
             split_event_channels: true,
+        }
+    }
+}
+
+impl QueueConfig {
+    /// Pages that a queue takes of the limit of shared pages when it is opened.
+    pub fn pages_at_start(&self) -> usize {
+        self.rx_pages + self.tx_pages + RINGS
+    }
+
+    /// Pages that it may take in the end.
+    pub fn pages_at_most(&self) -> usize {
+        self.rx_limit.max(self.rx_pages) + self.tx_pages + RINGS
+    }
+
+    /// The limit of shared pages that is enough for a vif with so many queues and so many pages of a control ring, however
+    /// far its pools grow, where nobody else shares pages.
+    pub fn limit_for(&self, queues: usize, control: usize) -> usize {
+        let most = self.pages_at_most() * queues + control;
+        match queues > 1 {
+            true => most.max(self.pages_at_start() * queues + control + OTHER_VIF_PAGES),
+            false => most,
         }
     }
 }

@@ -26,7 +26,7 @@ use crate::waker::Waker;
 use crate::watch::{copy_slices, Event, Watch, What};
 use crate::{Error, SendError};
 
-pub use config::{Ports, QueueConfig, QueueKeys, Wake};
+pub use config::{Ports, QueueConfig, QueueKeys, Wake, OTHER_VIF_PAGES};
 pub(crate) use multicast::Filter;
 pub use multicast::{Group, MULTICAST_MAX};
 pub(crate) use open::{events_of, open_queues, Named};

@@ -55,7 +55,8 @@ impl Queue {
     /// [`crate::Wants::multicast_filter`]; broadcasts always come. Shown to the backend by [`Self::flush`].
     ///
     /// Returns false if the ring has no room for all requests now: call it again after some were answered. More than
-    /// [`MULTICAST_MAX`] groups, or one that the backend has refused, make it all of them.
+    /// [`MULTICAST_MAX`] groups, or one that the backend has refused, make it all of them. A backend that is not dynamic
+    /// goes on filtering then; [`crate::Change::MulticastFilter`] asks for a new connection.
     ///
     /// # Errors
     /// When the event channel refuses.

@@ -1,13 +1,17 @@
 //! Queues from nothing: rings, pools, event channels.
 //!
-//! All queues of a vif are opened together, since they share what the limit of shared pages leaves: their pools are
-//! filled in turns, batch by batch, so that none finds the limit used up by another. If it is not enough for all of
-//! them, there are fewer queues rather than many with rings that are half empty.
+//! All processes of a guest share one limit of shared pages, and nobody can ask what is left of it. So the law is one that
+//! an administrator can predict: the first queue takes what it shall start with, or what there is; a further one is
+//! opened only if it gets all of its pages, and as long as [`OTHER_VIF_PAGES`] are left for another vif. These are held
+//! while queues are opened, which is the only way to see that they are there.
+//!
+//! Whatever else keeps a further queue from being opened makes fewer queues too, not a vif that does not connect.
 
 use std::sync::Arc;
 
 use hypervisor::{Access, DomId, Domain, EventChannels, SharedPages};
 
+use super::config::OTHER_VIF_PAGES;
 use super::rx::{RxConfig, RxQueue};
 use super::tx::TxQueue;
 use super::{Ports, Queue, QueueConfig};
@@ -15,11 +19,6 @@ use crate::pool::{Pool, PoolConfig, PoolPolicy};
 use crate::stats::QueueStats;
 use crate::waker::Waker;
 use crate::Error;
-
-/// Pages for receiving that a further queue is worth having for: a full ring.
-const RX_LEAST: usize = 256;
-/// Pages for sending: three packets of the largest size, and some.
-const TX_LEAST: usize = 64;
 
 /// A further queue of a vif, as it is wanted.
 pub(crate) struct Named {
@@ -67,16 +66,17 @@ impl Parts {
         })
     }
 
-    /// Grants some batches more. False if the pools are full, or nothing more can be had.
-    fn extend(&mut self) -> bool {
+    /// Grants what the pools shall start with, or as much of it as there is.
+    fn fill(&mut self) {
         // Two to one, as the defaults are: a packet that cannot be received is lost, one that cannot
         // be sent waits.
-        let grown = [self.rx.extend(), self.rx.extend(), self.tx.extend()];
-        grown.contains(&true)
+        while [self.rx.extend(), self.rx.extend(), self.tx.extend()].contains(&true) {}
     }
 
-    fn is_enough(&self) -> bool {
-        self.rx.has_at_least(RX_LEAST) && self.tx.has_at_least(TX_LEAST)
+    /// Pages that the pools have, and that they shall start with.
+    fn pages(&self) -> [usize; 2] {
+        let ((rx, all_rx), (tx, all_tx)) = (self.rx.start(), self.tx.start());
+        [rx + tx, all_rx + all_tx]
     }
 
     /// Binds the channels, and posts the first pages.
@@ -152,10 +152,10 @@ impl Queue {
     }
 }
 
-/// Opens the calling thread's queue, and as many of the others as the limit of shared pages is enough for.
+/// Opens the calling thread's queue, and as many of the others as can be had.
 ///
 /// # Errors
-/// When a page of the first queue cannot be granted, or a channel cannot be bound.
+/// When a page of the first queue cannot be granted, a channel of it cannot be bound, or the domain was restored meanwhile.
 pub(crate) fn open_queues(
     domain: &Domain,
     peer: DomId,
@@ -164,64 +164,149 @@ pub(crate) fn open_queues(
     stats: Arc<QueueStats>,
     others: Vec<Named>,
 ) -> Result<(Queue, Vec<Queue>), Error> {
+    let wanted = others.len() + 1;
     let events = domain.events()?;
     let mut first = Parts::begin(domain, peer, config)?;
-    let mut more = Vec::with_capacity(others.len());
-    for _ in &others {
-        match Parts::begin(domain, peer, config) {
-            Ok(parts) => more.push(parts),
-            Err(Error::Hypervisor(hypervisor::Error::GrantLimit { .. })) => break,
-            Err(error) => return Err(error),
-        }
+    first.fill();
+    let pages = first.pages();
+    let first = first.finish(peer, config, split, events, stats)?;
+    let (more, shortage) = match others.is_empty() {
+        true => (Vec::new(), None),
+        // Its rings would be taken from the pages that the first has too few of.
+        false if pages[0] < pages[1] => (Vec::new(), Some(Shortage::Pages)),
+        false => match leave_room(domain, peer)? {
+            None => (Vec::new(), Some(Shortage::Pages)),
+            Some(_room) => as_many_as_can_be(others, |named| {
+                let events = events_of(domain, &named.thread)?;
+                let mut parts = Parts::begin(domain, peer, config)?;
+                parts.fill();
+                let [granted, all] = parts.pages();
+                match granted < all {
+                    true => Ok(None),
+                    false => parts
+                        .finish(peer, config, split, events, named.stats)
+                        .map(Some),
+                }
+            })?,
+        },
+    };
+    let found = Found {
+        queues: [1 + more.len(), wanted],
+        pages,
+        all: config.pages_at_start() * wanted,
+        limit: domain.grant_limit().ok().flatten(),
+    };
+    match &shortage {
+        Some(Shortage::Failure(error)) => tracing::warn!(
+            "{} of {wanted} queues: no further one can be opened: {error}",
+            found.queues[0]
+        ),
+        Some(Shortage::Pages) => tracing::warn!("{found}"),
+        None if pages[0] < pages[1] => tracing::warn!("{found}"),
+        None => {}
     }
-    fill(&mut first, &mut more);
-    while !more.is_empty() && !std::iter::once(&first).chain(&more).all(Parts::is_enough) {
-        // Its pages are freed, for those that are left.
-        drop(more.pop());
-        for parts in std::iter::once(&mut first).chain(&mut more) {
-            parts.rx.ask_again();
-            parts.tx.ask_again();
-        }
-        fill(&mut first, &mut more);
-    }
-    let (wanted, found) = (others.len() + 1, more.len() + 1);
-    if found < wanted {
-        tracing::warn!(
-            "{found} of {wanted} queues: the limit of shared pages is not enough for more; raise \
-             /sys/module/xen_gntalloc/parameters/limit"
-        );
-    }
-    // Said only now: as long as queues are given up for one another, a refusal is not the last word.
-    let (granted, pages) = std::iter::once(&first)
-        .chain(&more)
-        .flat_map(|parts| [parts.rx.start(), parts.tx.start()])
-        .fold((0, 0), |sum, pool| (sum.0 + pool.0, sum.1 + pool.1));
-    if granted < pages {
-        tracing::warn!(
-            granted,
-            wanted = pages,
-            "pools start smaller, since no more pages can be shared; raise \
-             /sys/module/xen_gntalloc/parameters/limit if it is that limit"
-        );
-    }
-    let queue = first.finish(peer, config, split, events, stats)?;
-    let mut queues = Vec::with_capacity(more.len());
-    for (parts, named) in more.into_iter().zip(others) {
-        let events = events_of(domain, &named.thread)?;
-        queues.push(parts.finish(peer, config, split, events, named.stats)?);
-    }
-    Ok((queue, queues))
+    Ok((first, more))
 }
 
-/// Grants what the pools start with, in turns.
-fn fill(first: &mut Parts, more: &mut [Parts]) {
-    loop {
-        let mut grown = first.extend();
-        for parts in &mut *more {
-            grown |= parts.extend();
+/// Pages for another vif, until they are dropped; `None` if there are not so many.
+fn leave_room(domain: &Domain, peer: DomId) -> Result<Option<SharedPages>, Error> {
+    match domain.share(peer, OTHER_VIF_PAGES, Access::ReadOnly) {
+        Ok(room) => Ok(Some(room)),
+        Err(hypervisor::Error::GrantLimit { .. }) => Ok(None),
+        Err(error) => {
+            let error = Error::from(error);
+            match error.is_restore() {
+                true => Err(error),
+                false => {
+                    tracing::debug!("no room for another vif: {error}");
+                    Ok(None)
+                }
+            }
         }
-        if !grown {
-            break;
+    }
+}
+
+/// Why there are fewer queues than were wanted.
+#[derive(Debug)]
+enum Shortage {
+    /// The limit of shared pages.
+    Pages,
+    Failure(Error),
+}
+
+/// Opens one after the other, up to the first that cannot be had: `None` if there are not enough pages for it.
+///
+/// # Errors
+/// When the domain was restored: then nothing of what was opened is of use.
+fn as_many_as_can_be<Q>(
+    others: Vec<Named>,
+    mut open: impl FnMut(Named) -> Result<Option<Q>, Error>,
+) -> Result<(Vec<Q>, Option<Shortage>), Error> {
+    let mut queues = Vec::with_capacity(others.len());
+    for named in others {
+        match open(named) {
+            Ok(Some(queue)) => queues.push(queue),
+            Ok(None) | Err(Error::Hypervisor(hypervisor::Error::GrantLimit { .. })) => {
+                return Ok((queues, Some(Shortage::Pages)))
+            }
+            Err(error) if error.is_restore() => return Err(error),
+            Err(error) => return Ok((queues, Some(Shortage::Failure(error)))),
+        }
+    }
+    Ok((queues, None))
+}
+
+/// What there is where pages are not enough. Said once a start, whatever number of grants were refused.
+struct Found {
+    /// Queues, and those that were wanted.
+    queues: [usize; 2],
+    /// Pages of the first queue's pools, and those that were wanted.
+    pages: [usize; 2],
+    /// Pages that all queues were to start with.
+    all: usize,
+    /// The limit of shared pages, if it can be read.
+    limit: Option<usize>,
+}
+
+impl Found {
+    /// A limit that is enough, whoever else shares pages now: others have at most what the limit allows beyond ours.
+    fn enough(&self, limit: usize) -> usize {
+        let [queues, wanted] = self.queues;
+        let [granted, pages] = self.pages;
+        let ours = match granted < pages {
+            true => self.all / wanted - (pages - granted),
+            false => self.all / wanted * queues,
+        };
+        let room = if wanted > 1 { OTHER_VIF_PAGES } else { 0 };
+        limit.saturating_sub(ours) + self.all + room
+    }
+}
+
+impl std::fmt::Display for Found {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        const LIMIT: &str = "/sys/module/xen_gntalloc/parameters/limit";
+        let [queues, wanted] = self.queues;
+        let [granted, pages] = self.pages;
+        if queues < wanted {
+            write!(
+                f,
+                "{queues} of {wanted} queues: the limit of shared pages is not enough for more with {OTHER_VIF_PAGES} \
+                 pages left for another vif; "
+            )?;
+        }
+        if granted < pages {
+            write!(
+                f,
+                "pools start smaller, with {granted} of {pages} pages, since no more can be shared; "
+            )?;
+        }
+        match self.limit {
+            Some(limit) => write!(
+                f,
+                "{limit} may be shared by all processes together; as root: echo {} >{LIMIT}",
+                self.enough(limit)
+            ),
+            None => write!(f, "raise {LIMIT} if it is that limit"),
         }
     }
 }
@@ -280,25 +365,60 @@ mod tests {
         assert_eq!(opened(4096, 4, &config), [[512, 256]; 4]);
     }
 
+    /// Two queues, as they are by default, and what is left for another vif.
+    const TWO: usize = 2 * 770 + OTHER_VIF_PAGES;
+
     #[test]
-    fn too_few_pages_for_all_are_divided_fairly_as_long_as_each_ring_can_be_full() {
-        let pools = opened(1024, 2, &QueueConfig::default());
-        assert_eq!(pools.len(), 2);
-        for [rx, tx] in pools {
-            assert!(
-                (256..512).contains(&rx) && (64..256).contains(&tx),
-                "{rx} {tx}"
+    fn a_further_queue_has_all_its_pages_and_leaves_room_for_another_vif_or_is_not_there() {
+        let config = QueueConfig::default();
+        for (limit, queues) in [(1024, 1), (TWO - 1, 1), (TWO, 2), (TWO + 769, 2), (4096, 4)] {
+            assert_eq!(
+                opened(limit, 4, &config),
+                vec![[512, 256]; queues],
+                "{limit}"
             );
         }
     }
 
     #[test]
-    fn too_few_pages_for_full_rings_make_fewer_queues_and_the_rest_has_what_the_others_gave_up() {
+    fn the_first_queue_takes_what_there_is_and_works_with_it() {
         let config = QueueConfig::default();
-        assert_eq!(opened(1024, 4, &config).len(), 2);
-        assert_eq!(opened(772, 4, &config), [[512, 256]]);
-        // Not even one whole ring: the first queue works with what there is.
-        assert_eq!(opened(200, 4, &config).len(), 1);
+        assert_eq!(opened(770, 4, &config), [[512, 256]]);
+        let pools = opened(400, 1, &config);
+        assert_eq!(pools, opened(400, 4, &config), "no page goes to another");
+        let [rx, tx] = pools[0];
+        assert!(
+            rx + tx > 400 - 2 * crate::pool::BATCH && rx > tx,
+            "{rx} {tx}"
+        );
+    }
+
+    #[test]
+    fn what_the_queues_leave_is_enough_for_another_vif_to_start() {
+        for wanted in [2, 4, 8] {
+            let dir = tempfile::tempdir().expect("a directory");
+            let socket = dir.path().join("xen");
+            let options = Options::new().grant_limit(2048);
+            let _server = server::spawn(&socket, options).expect("a server");
+            let domain = Domain::simulated(&socket, DomId(1)).expect("a domain");
+            let config = QueueConfig::default();
+            let others = |wanted| {
+                let named = |number| Named {
+                    thread: format!("nf0q{number}"),
+                    stats: Arc::default(),
+                };
+                (1..wanted).map(named).collect::<Vec<_>>()
+            };
+            let open = |wanted| {
+                let stats = Arc::default();
+                open_queues(&domain, DomId(0), &config, true, stats, others(wanted))
+            };
+            let first = open(wanted).expect("queues");
+            assert_eq!(first.1.len(), 1);
+            let (mut second, none) = open(wanted).expect("a queue of another vif");
+            let [rx, tx] = second.pools().map(|pool| pool.census().granted);
+            assert!(none.is_empty() && rx >= 256 && tx >= 64, "{rx} {tx}");
+        }
     }
 
     #[test]
@@ -309,6 +429,55 @@ mod tests {
             tx_pages: 32,
             ..QueueConfig::default()
         };
-        assert_eq!(opened(4 * 66, 4, &config), [[32, 32]; 4]);
+        let limit = 4 * 66 + OTHER_VIF_PAGES;
+        assert_eq!(opened(limit, 4, &config), [[32, 32]; 4]);
+    }
+
+    #[test]
+    fn whatever_keeps_a_further_queue_from_being_opened_makes_fewer_but_a_restore_ends_it_all() {
+        let opened = |failure: fn() -> Error| {
+            let named = |number| Named {
+                thread: format!("nf0q{number}"),
+                stats: Arc::default(),
+            };
+            let mut opened = 0;
+            as_many_as_can_be((1..5).map(named).collect(), |named| {
+                opened += 1;
+                match opened {
+                    3 => Err(failure()),
+                    _ => Ok(Some(named.thread)),
+                }
+            })
+        };
+        let no_descriptor = || Error::io("opening")(rustix::io::Errno::MFILE.into());
+        let (queues, shortage) = opened(no_descriptor).expect("fewer queues");
+        assert_eq!(queues, ["nf0q1", "nf0q2"]);
+        assert!(matches!(shortage, Some(Shortage::Failure(_))));
+        let restored = || hypervisor::Error::Restored.into();
+        assert!(opened(restored).is_err_and(|error| error.is_restore()));
+    }
+
+    #[test]
+    fn the_warning_says_what_was_wanted_what_there_is_and_a_limit_that_is_enough() {
+        let found = |queues, pages, limit| {
+            Found {
+                queues,
+                pages,
+                all: queues[1] * 770,
+                limit,
+            }
+            .to_string()
+        };
+        let fewer = found([1, 4], [768, 768], Some(1024));
+        assert!(fewer.starts_with("1 of 4 queues: the limit"), "{fewer}");
+        let enough = 1024 - 770 + 4 * 770 + OTHER_VIF_PAGES;
+        assert!(fewer.contains(&format!("echo {enough} >/sys")), "{fewer}");
+        let smaller = found([1, 1], [384, 768], Some(400));
+        assert!(
+            smaller.starts_with("pools start smaller, with 384 of 768 pages"),
+            "{smaller}"
+        );
+        assert!(smaller.contains("echo 784 >/sys"), "{smaller}");
+        assert!(found([1, 1], [384, 768], None).contains("if it is that limit"));
     }
 }

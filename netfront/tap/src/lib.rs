@@ -42,4 +42,4 @@ pub mod tap;
 pub use error::Error;
 pub use header::{VnetHeader, HEADER_SIZE};
 pub use options::{Offloads, TapOptions};
-pub use tap::{Sent, Tap, MAX_SLICES};
+pub use tap::{check_name, Sent, Tap, MAX_SLICES};

@@ -8,7 +8,8 @@ pub struct TapOptions {
     /// attached.
     pub name: String,
     /// Number of queues that will be attached: more than one makes the TAP a multi-queue one, and
-    /// [`Tap::add_queue`](crate::Tap::add_queue) gives the others. All of them must be read.
+    /// [`Tap::add_queue`](crate::Tap::add_queue) gives the others. All of them must be read. A TAP
+    /// that is there already stays what it was made.
     pub queues: u16,
     /// A [`VnetHeader`](crate::VnetHeader) precedes every frame. Without it there are no offloads.
     pub vnet_header: bool,

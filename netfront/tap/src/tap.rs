@@ -42,13 +42,25 @@ impl Tap {
     /// Makes the interface, or attaches to an existing TAP, in the calling thread's network
     /// namespace. Offloads that an earlier owner left switched on are switched off.
     ///
+    /// An existing one is opened as what it was made, for one queue or for several, whatever is
+    /// asked for: [`Tap::is_multi_queue`] says which.
+    ///
     /// # Errors
     /// [`Error::Name`], [`Error::Device`], [`Error::Attach`], [`Error::Setting`].
     pub fn open(options: TapOptions) -> Result<Tap, Error> {
-        let multi_queue = options.queues > 1;
-        let file = attach(&options.name, options.vnet_header, multi_queue)?;
-        let control = control_socket(&options.name)?;
-        Tap::prepare(file.0, control, file.1, options.vnet_header, multi_queue)
+        let wanted = options.queues > 1;
+        let attached = |multi_queue| {
+            let (file, name) = attach(&options.name, options.vnet_header, multi_queue)?;
+            Ok((file, name, multi_queue))
+        };
+        let (file, name, multi_queue) = match attached(wanted) {
+            // The kernel's answer where a TAP of that name differs in this, and where it is no TAP:
+            // then it is the answer to this question too.
+            Err(Error::Attach { source, .. }) if source == Errno::INVAL => attached(!wanted)?,
+            other => other?,
+        };
+        let control = control_socket(&name)?;
+        Tap::prepare(file, control, name, options.vnet_header, multi_queue)
     }
 
     /// [`Tap::open`] in another network namespace, given by its name (`ip netns add NAME`) or path.
@@ -160,6 +172,11 @@ impl Tap {
     /// The interface's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The interface was made for several queues: [`Tap::add_queue`] gives the others.
+    pub fn is_multi_queue(&self) -> bool {
+        self.multi_queue
     }
 
     /// Frames are preceded by a header.
@@ -363,13 +380,25 @@ fn control_socket(name: &str) -> Result<OwnedFd, Error> {
     })
 }
 
-/// Opens the clone device and attaches it to the interface `name`; returns the name it got.
-fn attach(name: &str, vnet_header: bool, multi_queue: bool) -> Result<(OwnedFd, String), Error> {
+/// Whether an interface can have this name. The empty one stands for a name by the kernel's choice.
+///
+/// # Errors
+/// [`Error::Name`].
+pub fn check_name(name: &str) -> Result<(), Error> {
+    request_for(name).map(drop)
+}
+
+fn request_for(name: &str) -> Result<InterfaceRequest, Error> {
     let bad = name.contains(|c: char| c == '/' || c == '\0' || c.is_whitespace());
     let request = InterfaceRequest::new(name).filter(|_| !bad);
-    let request = request.ok_or_else(|| Error::Name {
+    request.ok_or_else(|| Error::Name {
         name: name.to_owned(),
-    })?;
+    })
+}
+
+/// Opens the clone device and attaches it to the interface `name`; returns the name it got.
+fn attach(name: &str, vnet_header: bool, multi_queue: bool) -> Result<(OwnedFd, String), Error> {
+    let request = request_for(name)?;
     let mut flags = libc::IFF_TAP | libc::IFF_NO_PI;
     if vnet_header {
         flags |= libc::IFF_VNET_HDR;

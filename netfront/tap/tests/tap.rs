@@ -16,6 +16,7 @@ use netfront_tap::{
     header, namespace, Error, Offloads, Sent, Tap, TapOptions, VnetHeader, HEADER_SIZE,
 };
 use netfront_tests::skipped;
+use rustix::io::Errno;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -192,6 +193,35 @@ fn a_second_queue_is_attached_from_a_thread_in_another_namespace() {
         assert_eq!(first.mtu().unwrap(), 1400);
         let single = tap("xn1");
         assert!(matches!(single.add_queue(), Err(Error::Attach { .. })));
+    });
+}
+
+#[test]
+fn a_tap_that_is_there_already_is_opened_as_what_it_was_made_whatever_is_asked_for() {
+    isolated(|| {
+        ip("tuntap add dev xn0 mode tap multi_queue");
+        ip("tuntap add dev xn1 mode tap");
+        let open = |name: &str, queues| {
+            Tap::open(TapOptions {
+                name: name.into(),
+                queues,
+                ..TapOptions::default()
+            })
+        };
+        let several = open("xn0", 1).expect("the one for several queues, for one");
+        assert!(several.is_multi_queue());
+        several.add_queue().expect("a second queue");
+        let one = open("xn1", 4).expect("the one for one queue, for several");
+        assert!(!one.is_multi_queue());
+        // What stands in the way is told, not that it was made for one queue.
+        for (name, answer) in [("xn1", Errno::BUSY), ("lo", Errno::INVAL)] {
+            for queues in [1, 4] {
+                let refused = open(name, queues);
+                let told =
+                    matches!(&refused, Err(Error::Attach { source, .. }) if *source == answer);
+                assert!(told, "{name}: {refused:?}");
+            }
+        }
     });
 }
 

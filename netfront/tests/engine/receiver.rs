@@ -164,6 +164,34 @@ fn a_thread_that_polls_does_not_sleep_and_one_that_waits_does() {
     assert_eq!(own.turn(), 1);
 }
 
+/// A thread that polls says that it found nothing for so long, as one that sleeps does, and so its pool gives back what it
+/// grew by.
+#[test]
+fn a_thread_that_polls_says_when_it_looked_in_vain_for_all_of_the_time() {
+    let mut own = Loop::new(Tuning {
+        mode: SharedMode::new(Mode::Poll),
+        ..Tuning::default()
+    });
+    let time = Duration::from_millis(20);
+    let start = Instant::now();
+    for times in 1..=2 {
+        until("a time without a packet", || {
+            own.turn();
+            own.sleep(time) == Wake::Timeout
+        });
+        assert!(start.elapsed() >= times * time);
+    }
+    // A packet begins it anew.
+    own.deliver(1);
+    assert_eq!(own.turn(), 1);
+    let start = Instant::now();
+    until("a time without a packet", || {
+        own.turn();
+        own.sleep(time) == Wake::Timeout
+    });
+    assert!(start.elapsed() >= time);
+}
+
 /// N-1: while packets come, a queue in adaptive mode looks for them and takes no event; then it asks for one.
 #[test]
 fn a_busy_queue_takes_no_events_and_an_idle_one_sleeps() {

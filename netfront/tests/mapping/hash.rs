@@ -141,7 +141,7 @@ fn a_new_connection_asks_for_the_hashes_anew() {
 
 #[test]
 fn of_several_queues_the_mapping_says_which_a_packet_comes_by_and_without_one_it_may_be_any() {
-    let world = World::new();
+    let world = World::with_grant_limit(4096);
     let features = Features {
         multi_queue_max: 2,
         ..Features::default()

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use netfront::consumer::{Consumer, Echo, Tap, TapCounters};
 use netfront_tap::TapOptions;
-use rustix::io::Errno;
 
 use crate::args::Run;
 use crate::failure::Failure;
@@ -33,17 +32,15 @@ pub fn consumers(args: &Run, taken: Option<&Arc<Taken>>) -> Result<Consumers, Fa
             taps: Vec::new(),
         });
     };
-    let (device, queues) = match open(args, name, wanted) {
-        Err(netfront_tap::Error::Attach { source, .. }) if wanted > 1 && source == Errno::INVAL => {
-            tracing::warn!(
-                "one queue: the TAP {name} is there already and was made for one (`ip tuntap add ... multi_queue` makes \
-                 one for several)"
-            );
-            (open(args, name, 1), 1)
-        }
-        opened => (opened, wanted),
-    };
-    let mut tap = Tap::new(device.map_err(netfront::Error::from)?);
+    let device = open(args, name, wanted).map_err(netfront::Error::from)?;
+    if wanted > 1 && !device.is_multi_queue() {
+        tracing::warn!(
+            "one queue: the TAP {name} is there already and was made for one (`ip tuntap add ... multi_queue` makes \
+             one for several)"
+        );
+    }
+    let queues = if device.is_multi_queue() { wanted } else { 1 };
+    let mut tap = Tap::new(device);
     if args.netns.is_none() {
         // Or an address that is set now is undone by udev's own (MACAddressPolicy), a moment later.
         udev::settle_tap(tap.name());
@@ -62,8 +59,14 @@ pub fn consumers(args: &Run, taken: Option<&Arc<Taken>>) -> Result<Consumers, Fa
     }
     let mut taps = vec![tap.counters()];
     let mut others: Vec<Boxed> = Vec::new();
-    for _ in 1..queues {
-        let next = tap.next_queue()?;
+    for queue in 1..queues {
+        let next = match tap.next_queue() {
+            Ok(next) => next,
+            Err(error) => {
+                tracing::warn!("{queue} queues, wanted {queues}: {error}");
+                break;
+            }
+        };
         taps.push(next.counters());
         others.push(Box::new(next));
     }

@@ -32,6 +32,7 @@ mod failure;
 mod generate;
 mod ground;
 mod handover;
+mod judge;
 mod logging;
 mod manager;
 mod metrics;

@@ -145,6 +145,14 @@ impl Drop for Writing {
     }
 }
 
+/// The file of `FILE[,SNAPLEN]`, and the bytes of each packet.
+pub fn parse(words: &str) -> (&str, usize) {
+    let cut = words
+        .rsplit_once(',')
+        .and_then(|(path, length)| Some((path, length.parse().ok()?)));
+    cut.unwrap_or((words, WHOLE))
+}
+
 /// A capture of this process's own driver from its start, in a thread of its own: `run --capture`.
 pub struct Recording {
     thread: std::thread::JoinHandle<()>,
@@ -155,10 +163,7 @@ pub struct Recording {
 impl Recording {
     /// Captures into `FILE[,SNAPLEN]`.
     pub fn start(words: &str, watch: &Arc<Watch>) -> Result<Self, Failure> {
-        let cut = words
-            .rsplit_once(',')
-            .and_then(|(path, length)| Some((path, length.parse().ok()?)));
-        let (path, snaplen) = cut.unwrap_or((words, WHOLE));
+        let (path, snaplen) = parse(words);
         let file = File::create(path).map_err(Failure::io(format!("creating {path}")))?;
         let running = watch.capture(Limits {
             snaplen,

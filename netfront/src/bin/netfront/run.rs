@@ -21,6 +21,7 @@ use crate::consumers::{consumers, Consumers};
 use crate::control::{self, Subject};
 use crate::failure::{code, Failure};
 use crate::ground::{control_socket, domain};
+use crate::judge::judge;
 use crate::logging;
 use crate::manager::Manager;
 use crate::metrics;
@@ -31,12 +32,17 @@ use crate::takeover::{self, driver::Taken};
 /// Queues that a machine of many processors gets without being asked; the kernel's netfront stops there too.
 const QUEUES: usize = 8;
 
+/// How many queues are wanted where the command line does not say.
+pub fn usual_queues() -> usize {
+    std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(QUEUES)
+}
+
 impl QueueOptions {
     /// How many queues the command line wants.
     pub fn count(&self) -> usize {
-        let processors = || std::thread::available_parallelism().map_or(1, usize::from);
-        self.queues
-            .map_or_else(|| processors().min(QUEUES), usize::from)
+        self.queues.map_or_else(usual_queues, usize::from)
     }
 
     /// How the command line wants each queue.
@@ -86,23 +92,9 @@ impl Run {
     }
 }
 
-/// A mapping of the hashes that names a queue which there cannot be: the backend would refuse all of it.
-fn check_mapping(args: &Run) -> Result<(), Failure> {
-    let queues = args.queue.count();
-    match args.hash_mapping.iter().max() {
-        Some(&highest) if highest as usize >= queues => Err(Failure::Class {
-            code: code::SETTING,
-            text: format!(
-                "--hash-mapping names queue {highest}, and there are {queues} (0 to {}): raise --queues or change the mapping",
-                queues - 1
-            ),
-        }),
-        _ => Ok(()),
-    }
-}
-
 /// Connects a vif and keeps it connected until a signal.
 pub fn run(args: Run) -> Result<(), Failure> {
+    judge(&args)?;
     match args.take_over {
         true => takeover::run(args),
         false => drive(args, None),
@@ -112,7 +104,6 @@ pub fn run(args: Run) -> Result<(), Failure> {
 /// The same in this process, for a vif that is free or was `taken` over.
 pub fn drive(mut args: Run, taken: Option<&Arc<Taken>>) -> Result<(), Failure> {
     control::started();
-    check_mapping(&args)?;
     let (bell, held) = Bell::new(args.file.is_some())?;
     let domain = domain(&args.ground)?;
     let _held = match args.ground.sim {
@@ -265,15 +256,12 @@ fn reload(file: &mut Loaded) {
 /// Raises the limit of shared pages if it is below what was asked for and this is allowed. Otherwise the
 /// pools are smaller, and say so.
 fn make_room(domain: &netfront::hypervisor::Domain, args: &Run) {
-    const RINGS: usize = 2;
     let options = &args.queue;
-    let config = options.config();
-    let queue = config.rx_limit + config.tx_pages + RINGS;
     let control = match options.no_grant_mapping && args.hash.is_none() {
         true => 0,
         false => netfront::control::PAGES,
     };
-    let wanted = queue * options.count() + control;
+    let wanted = options.config().limit_for(options.count(), control);
     if let Ok(Some(limit)) = domain.grant_limit() {
         if limit < wanted {
             match domain.raise_grant_limit(wanted) {

@@ -71,6 +71,8 @@ pub(super) struct EventCore<'r, 'q, W> {
     version: Option<u64>,
     change: u64,
     looks: u32,
+    /// When all queues were last looked at for their own sake.
+    looked_at: Duration,
     told: Told,
 }
 
@@ -99,6 +101,7 @@ impl<'r, 'q, W: Work> EventCore<'r, 'q, W> {
             version: None,
             change: 0,
             looks: 0,
+            looked_at: Duration::ZERO,
             told: Told::default(),
         }
     }
@@ -415,7 +418,7 @@ impl<'r, 'q, W: Work> EventCore<'r, 'q, W> {
             self.bell.resume();
             self.floor.stats.wakeups.add(1);
         }
-        if queues.is_empty() && !called && pause == LONG {
+        if queues.is_empty() && !called && (pause == LONG || self.is_due()) {
             self.look_at_all();
         }
         for (number, event, called) in queues {
@@ -472,6 +475,16 @@ impl<'r, 'q, W: Work> EventCore<'r, 'q, W> {
             self.waker.clear();
         }
         Ok(Ready { queues, called })
+    }
+
+    /// True once in each [`LONG`]: a core that never sleeps has pages to give back too, as far as they are free.
+    fn is_due(&mut self) -> bool {
+        let now = self.floor.running.clock.now();
+        let is_due = now.saturating_sub(self.looked_at) >= LONG;
+        if is_due {
+            self.looked_at = now;
+        }
+        is_due
     }
 
     /// Nothing has happened for long: an event may have been lost, and pools have pages that they do not need.

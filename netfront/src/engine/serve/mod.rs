@@ -5,26 +5,25 @@
 //! | `service` | what other threads see and tell |
 //! | `pump` | one thread with its queue |
 //! | `team` | the threads of a connection with several queues |
+//! | `again` | what comes between two connections |
 
+mod again;
 mod pump;
 mod service;
 mod team;
 
 use std::sync::atomic::Ordering;
 use std::thread;
-use std::time::Duration;
 
 use crate::connection::Change;
 use crate::consumer::Consumer;
-use crate::device::{Device, Link, Reconnect};
+use crate::device::{Device, Link};
 use crate::Error;
 
+use again::again;
 use pump::Pump;
 pub use service::Service;
 use team::Team;
-
-/// Between attempts that fail at once.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// Why packets stopped.
 enum End {
@@ -34,6 +33,10 @@ enum End {
     Broken(Error),
     /// A thread of another queue has ended.
     Short,
+    /// There is no thread to be had for more than so many queues.
+    Unmanned(usize),
+    /// All multicast packets are wanted, of which the backend would hear only when it connects.
+    Filtered,
 }
 
 impl End {
@@ -64,8 +67,8 @@ pub fn serve(device: Device, consumer: &mut dyn Consumer, service: &Service) -> 
 /// The same for several queues. `first` is the consumer of the first queue, which stays with the calling thread; each
 /// of `others` belongs to the next queue, with a thread of its own that is named by [`crate::device::thread_name`].
 ///
-/// There is never a queue without a consumer. A consumer without a queue, since the backend or the limit of shared pages
-/// allows fewer, is told so by [`Consumer::attend`]. A backend that breaks the contract of one ring is closed and connected
+/// There is never a queue without a consumer. A consumer without a queue, since the backend, the limit of shared pages or
+/// the system's threads allow fewer, is told so by [`Consumer::attend`]. A backend that breaks the contract of one ring is closed and connected
 /// anew with all.
 ///
 /// # Errors
@@ -89,6 +92,11 @@ pub fn serve_queues(
         let end = connection(&mut device, first, others, service);
         service.show(None);
         device.queues().for_each(|queue| queue.export());
+        let most = match end {
+            // The backend spreads packets over all queues, and one without a thread would swallow its share.
+            Ok(End::Unmanned(queues)) => Some(queues),
+            _ => None,
+        };
         match end {
             Ok(End::Stopped) => return device.close(),
             Ok(End::Left(change)) => {
@@ -99,6 +107,12 @@ pub fn serve_queues(
             ),
             Ok(End::Broken(error)) => tracing::error!("{error}: closing and reconnecting"),
             Ok(End::Short) => tracing::error!("a queue's thread ended: closing and reconnecting"),
+            // Said by who knows why.
+            Ok(End::Unmanned(_)) => {}
+            Ok(End::Filtered) => tracing::info!(
+                "all multicast packets are wanted, and the backend changes its filter only when it connects: \
+                 reconnecting without a filter"
+            ),
             Err(error) => {
                 // The consumer's failure is what to report; the goodbye is owed all the same.
                 if let Err(second) = device.close() {
@@ -111,7 +125,10 @@ pub fn serve_queues(
             carrier: false,
             ..*device.link()
         };
-        let pending = device.disconnect();
+        let mut pending = device.disconnect();
+        if let Some(queues) = most {
+            pending.at_most(queues);
+        }
         first.link(&down)?;
         others
             .iter_mut()
@@ -119,28 +136,6 @@ pub fn serve_queues(
         match again(pending, service) {
             Some(next) => device = next,
             None => return Ok(()),
-        }
-    }
-}
-
-/// Connects again, for as long as it takes. `None` if it was told to stop.
-fn again(mut pending: Reconnect, service: &Service) -> Option<Device> {
-    let mut said = false;
-    loop {
-        if service.stopping() {
-            return None;
-        }
-        service.attempts.fetch_add(1, Ordering::Relaxed);
-        match pending.retry() {
-            Ok(device) => return Some(device),
-            Err(next) => {
-                if let Some(error) = next.error.as_ref().filter(|_| !said) {
-                    tracing::warn!("not connected yet, trying on: {error}");
-                    said = true;
-                }
-                pending = *next;
-                std::thread::sleep(PAUSE);
-            }
         }
     }
 }
@@ -163,8 +158,12 @@ fn connection(
     let mut queues = device.take_queues();
     let end = thread::scope(|scope| -> Result<End, Error> {
         let dismissal = team.dismissal();
-        let threads = team.start(scope, device, &mut queues, others, service)?;
-        let end = pump(device, first, service, &team);
+        let wanted = queues.len();
+        let threads = team.start(scope, device, &mut queues, others, service);
+        let end = match threads.len() < wanted && !service.stopping() {
+            true => Ok(End::Unmanned(1 + threads.len())),
+            false => pump(device, first, service, &team),
+        };
         drop(dismissal);
         // All are waited for. What went wrong first is what is told.
         let results: Vec<_> = threads.into_iter().map(team::result).collect();
@@ -203,6 +202,7 @@ fn pump(
                 Change::BackendLeft(_) => return Ok(End::Left(change)),
                 Change::Restored => return Ok(End::Restored),
                 Change::Broken(corrupt) => return Ok(End::Broken(corrupt.into())),
+                Change::MulticastFilter => return Ok(End::Filtered),
                 Change::Carrier(_) | Change::Mtu(_) => {}
             }
             tracing::info!("the link changed: {change:?}");

@@ -16,12 +16,15 @@ pub struct Service {
     stop: Arc<AtomicBool>,
     /// Connections made so far.
     pub connections: AtomicU64,
-    /// Attempts to connect again so far: while the backend is away, they are the sign that somebody tries.
+    /// Attempts to connect again so far, and calls that were heard between two: while the backend is away, they are the sign that
+    /// somebody is there.
     pub attempts: AtomicU64,
     /// What was negotiated, and since when there is a connection.
     link: Mutex<Option<(Link, Instant)>>,
     /// Of each queue of the connection, the first one first.
     wakers: Mutex<Vec<Arc<Waker>>>,
+    /// Of the thread that waits for a backend.
+    waiting: Mutex<Option<Arc<Waker>>>,
     paused: AtomicBool,
     /// How often [`Self::kick`] was called: each queue's thread sees by it whether it has done as it was told.
     kicks: AtomicU64,
@@ -98,6 +101,16 @@ impl Service {
     pub fn wake(&self) {
         if let Ok(wakers) = self.wakers.lock() {
             wakers.iter().for_each(|waker| waker.wake());
+        }
+        if let Ok(waiting) = self.waiting.lock() {
+            waiting.iter().for_each(|waker| waker.wake());
+        }
+    }
+
+    /// Between two connections: what [`Self::wake`] wakes.
+    pub(super) fn wait_by(&self, waker: Option<Arc<Waker>>) {
+        if let Ok(mut waiting) = self.waiting.lock() {
+            *waiting = waker;
         }
     }
 

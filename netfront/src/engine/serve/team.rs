@@ -1,6 +1,7 @@
 //! The threads of a connection with several queues: the caller's has the first queue and hears of changes, each other
 //! queue has a thread of its own, named after it.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{Builder, Scope, ScopedJoinHandle};
@@ -45,10 +46,7 @@ impl Team {
         }
     }
 
-    /// Starts a thread for each queue, with its consumer.
-    ///
-    /// # Errors
-    /// When the system has no thread left.
+    /// Starts a thread for each queue, with its consumer: for as many as the system has threads for, which is said.
     pub fn start<'scope, 'env>(
         &'env self,
         scope: &'scope Scope<'scope, 'env>,
@@ -56,18 +54,24 @@ impl Team {
         queues: &'env mut [Queue],
         consumers: &'env mut [Box<dyn Consumer + Send>],
         service: &'env Service,
-    ) -> Result<Vec<Thread<'scope>>, Error> {
+    ) -> Vec<Thread<'scope>> {
         let mut threads = Vec::with_capacity(queues.len());
         for (number, (queue, consumer)) in (1..).zip(queues.iter_mut().zip(consumers)) {
             let pump = Pump::new(service, device.control_waker());
             let work = move || self.follow(pump, queue, consumer.as_mut(), service);
-            let thread = Builder::new()
-                .name(thread_name(device.vif(), number))
-                .spawn_scoped(scope, work)
-                .map_err(Error::io("starting the thread of a queue"))?;
-            threads.push(thread);
+            let started = Builder::new().name(thread_name(device.vif(), number));
+            match spawn(number, || started.spawn_scoped(scope, work)) {
+                Ok(thread) => threads.push(thread),
+                Err(error) => {
+                    tracing::warn!(
+                        "the thread of queue {number} cannot be started ({error}): connecting anew with {number} queues; \
+                         look at the limits of threads (ulimit -u; in a service TasksMax)"
+                    );
+                    break;
+                }
+            }
         }
-        Ok(threads)
+        threads
     }
 
     /// Moves the packets of one of the other queues until the connection is over.
@@ -123,6 +127,16 @@ impl Team {
 /// A thread that has a queue.
 pub(super) type Thread<'scope> = ScopedJoinHandle<'scope, Result<(), Error>>;
 
+/// Starts the thread of the queue with this number.
+fn spawn<T>(number: usize, start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    #[cfg(test)]
+    if number > tests::THREADS.get() {
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
+    let _ = number;
+    start()
+}
+
 /// Why a thread ended.
 pub(super) fn result(thread: Thread<'_>) -> Result<(), Error> {
     thread.join().unwrap_or_else(|_| {
@@ -148,5 +162,55 @@ impl Drop for Dismissal<'_> {
     fn drop(&mut self) {
         self.0.over.store(true, Ordering::Release);
         self.0.wake_others();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::time::{Duration, Instant};
+
+    use hypervisor::sim::server::{self, Options};
+    use hypervisor::{DomId, Domain};
+    use netback_sim::{peer, Backend, Config};
+
+    use super::*;
+    use crate::consumer::Null;
+    use crate::engine::serve_queues;
+
+    thread_local! {
+        /// Queues, the first left out, that this thread can start threads for.
+        pub static THREADS: Cell<usize> = const { Cell::new(usize::MAX) };
+    }
+
+    #[test]
+    fn where_the_system_has_no_thread_for_a_queue_there_are_fewer_queues_and_the_vif_works() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let socket = dir.path().join("xen");
+        let options = Options::new().grant_limit(4096);
+        let _server = server::spawn(&socket, options).expect("a server");
+        let back = Domain::simulated(&socket, DomId(0)).expect("the driver domain");
+        let mut config = Config::new(DomId(1), peer::Sink::new());
+        config.features.multi_queue_max = 4;
+        let _backend = Backend::start(&back, config).expect("a backend");
+        let front = Domain::simulated(&socket, DomId(1)).expect("the guest");
+        let service = Arc::new(Service::default());
+        let served = Arc::clone(&service);
+        let serving = std::thread::spawn(move || {
+            THREADS.set(1);
+            let device = crate::Device::builder(0).queues(4).connect(&front)?;
+            let mut others: Vec<Box<dyn Consumer + Send>> =
+                vec![Box::new(Null), Box::new(Null), Box::new(Null)];
+            serve_queues(device, &mut Null, &mut others, &served)
+        });
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while service.link().is_none_or(|link| link.queues != 2) {
+            assert!(!serving.is_finished(), "{:?}", serving.join());
+            assert!(Instant::now() < deadline, "{:?}", service.link());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(service.connections.load(Ordering::Relaxed), 2);
+        service.stop();
+        serving.join().expect("no panic").expect("served");
     }
 }

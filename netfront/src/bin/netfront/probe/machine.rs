@@ -10,6 +10,7 @@ use rustix::thread::{capabilities, CapabilitySet};
 
 use super::finding::{Class, Finding};
 use super::mend::Fix;
+use crate::run::usual_queues;
 
 /// gntalloc's limit of pages, for all processes together.
 const LIMIT: &str = "/sys/module/xen_gntalloc/parameters/limit";
@@ -148,15 +149,15 @@ fn package_of(library: &str) -> String {
     format!("apt install {}", library.replace(".so.", ""))
 }
 
-/// gntalloc's limit, beside what one vif wants.
+/// gntalloc's limit, beside what a vif wants with one queue and with as many as `netfront run` opens here.
 pub fn shared_pages() -> Finding {
-    shared_pages_under(Path::new("/"))
+    shared_pages_under(Path::new("/"), usual_queues())
 }
 
-fn shared_pages_under(root: &Path) -> Finding {
+fn shared_pages_under(root: &Path, queues: usize) -> Finding {
     let what = "shared pages";
-    let config = QueueConfig::default();
-    let wanted = config.rx_limit + config.tx_pages + 2 + netfront::control::PAGES;
+    let wants = |queues| QueueConfig::default().limit_for(queues, netfront::control::PAGES);
+    let (one, wanted) = (wants(1), wants(queues));
     let path = root.join(LIMIT.trim_start_matches('/'));
     let limit = match fs::read_to_string(&path) {
         // The parameter is a signed number, and -1 shares nothing.
@@ -173,7 +174,11 @@ fn shared_pages_under(root: &Path) -> Finding {
         }
     };
     let found = |limit: usize| {
-        format!("{limit} may be shared by all processes together, one vif wants {wanted}")
+        let several = match queues {
+            1 => String::new(),
+            _ => format!(", with the {queues} that `netfront run` opens here {wanted}"),
+        };
+        format!("{limit} may be shared by all processes together, a vif with one queue wants {one}{several}")
     };
     match limit {
         Ok(limit) if limit >= wanted => Finding::ok(what, found(limit)),
@@ -184,7 +189,7 @@ fn shared_pages_under(root: &Path) -> Finding {
             what,
             Class::Warning,
             format!(
-                "{}: `netfront run` raises the limit if it may, or makes smaller pools",
+                "{}: `netfront run` raises the limit if it may, or opens fewer queues, or makes smaller pools",
                 found(limit)
             ),
         )
@@ -260,25 +265,41 @@ mod tests {
 
     #[test]
     fn a_limit_that_is_too_small_comes_with_one_that_is_enough() {
-        let limit = |text: &str| {
+        let limit = |text: &str, queues| {
             let root = root(&[("sys/module/xen_gntalloc/parameters/limit", text)]);
-            let finding = shared_pages_under(root.path());
+            let finding = shared_pages_under(root.path(), queues);
             (finding.class, finding.fix.is_some())
         };
-        assert_eq!(limit("1024\n"), (Class::Ok, false));
-        assert_eq!(limit("512\n"), (Class::Warning, true));
+        assert_eq!(limit("1024\n", 1), (Class::Ok, false));
+        assert_eq!(limit("512\n", 1), (Class::Warning, true));
         for text in ["10\n", "-1\n", "many\n"] {
-            assert_eq!(limit(text), (Class::Setting, true), "{text}");
+            assert_eq!(limit(text, 1), (Class::Setting, true), "{text}");
         }
-        assert_eq!(shared_pages_under(root(&[]).path()).class, Class::Warning);
+        // Enough for one queue, and `run` opens four.
+        assert_eq!(limit("1024\n", 4), (Class::Warning, true));
+        assert_eq!(limit("3978\n", 4), (Class::Ok, false));
+        assert_eq!(
+            shared_pages_under(root(&[]).path(), 1).class,
+            Class::Warning
+        );
+    }
+
+    #[test]
+    fn what_one_queue_wants_and_what_those_that_run_opens_want_are_both_said() {
+        let root = root(&[("sys/module/xen_gntalloc/parameters/limit", "1024\n")]);
+        let found = shared_pages_under(root.path(), 4).found;
+        assert!(
+            found.contains("one queue wants 996") && found.contains("opens here 3978"),
+            "{found}"
+        );
     }
 
     #[test]
     fn the_limit_is_set_by_the_fix() {
         let root = root(&[("sys/module/xen_gntalloc/parameters/limit", "10")]);
-        let fix = shared_pages_under(root.path()).fix.expect("a fix");
+        let fix = shared_pages_under(root.path(), 2).fix.expect("a fix");
         fix.run().expect("done");
-        assert!(shared_pages_under(root.path()).is_ok());
+        assert!(shared_pages_under(root.path(), 2).is_ok());
     }
 
     #[test]

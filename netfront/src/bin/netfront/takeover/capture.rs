@@ -1,5 +1,6 @@
 //! Reading everything that goes with an interface when its vif is taken.
 
+use std::io;
 use std::net::IpAddr;
 
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
@@ -11,6 +12,7 @@ use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol,
 };
 use netlink_packet_route::RouteNetlinkMessage as Message;
+use rustix::io::Errno;
 
 use super::netlink::Netlink;
 use super::saved::{Entry, Link, Saved};
@@ -135,9 +137,16 @@ pub fn addresses(name: &str) -> Vec<IpAddr> {
     };
     let found =
         Netlink::open().and_then(|mut it| it.list(Message::GetAddress(AddressMessage::default())));
-    let Ok(found) = found.inspect_err(|error| tracing::debug!("addresses of {name}: {error}"))
-    else {
-        return Vec::new();
+    let found = match found {
+        Ok(found) => found,
+        Err(error) => {
+            tracing::warn!(
+                "the addresses of {name} cannot be read ({error}), so none is announced: neighbours and switches may \
+                 send to its old place until they ask again; {}",
+                what_helps(name, &error)
+            );
+            return Vec::new();
+        }
     };
     let messages = found.iter().filter_map(|message| match message {
         Message::NewAddress(message) => Some(message),
@@ -147,6 +156,14 @@ pub fn addresses(name: &str) -> Vec<IpAddr> {
         .filter(|message| message.header.index == index && is_kept(message))
         .filter_map(local)
         .collect()
+}
+
+/// A service manager's filter of address families answers EAFNOSUPPORT.
+fn what_helps(name: &str, error: &io::Error) -> String {
+    match error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error()) {
+        true => "allow the service AF_NETLINK (systemd: RestrictAddressFamilies=AF_NETLINK in a drop-in)".into(),
+        false => format!("`arping -U -I {name} ADDRESS` announces one by hand"),
+    }
 }
 
 /// An address that was found to be somebody else's is not put back.
@@ -252,4 +269,18 @@ fn neighbour_text(message: &NeighbourMessage) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_whose_filter_forbids_the_question_is_told_the_setting_and_others_how_to_do_it_by_hand(
+    ) {
+        let filtered = what_helps("xn0", &Errno::AFNOSUPPORT.into());
+        assert!(filtered.contains("RestrictAddressFamilies=AF_NETLINK"));
+        let other = what_helps("xn0", &Errno::NOBUFS.into());
+        assert!(other.contains("arping -U -I xn0"), "{other}");
+    }
 }
