@@ -25,6 +25,7 @@ mod calm;
 pub mod clock;
 pub mod cores;
 pub mod moderation;
+mod pinning;
 mod poll_list;
 pub mod pressure;
 pub mod receiver;

@@ -85,7 +85,7 @@ impl Parts {
         peer: DomId,
         config: &QueueConfig,
         split: bool,
-        mut events: EventChannels,
+        (mut events, interrupt): (EventChannels, String),
         stats: Arc<QueueStats>,
     ) -> Result<Queue, Error> {
         self.rx.settle();
@@ -116,6 +116,8 @@ impl Parts {
             ports,
             masked: Vec::with_capacity(2),
             waker: Arc::new(Waker::new()?),
+            called: false,
+            interrupt,
             stats,
             watch: Arc::default(),
             tx_answered: 0,
@@ -164,7 +166,7 @@ pub(crate) fn open_queues(
     stats: Arc<QueueStats>,
     others: Vec<Named>,
 ) -> Result<(Queue, Vec<Queue>), Error> {
-    let events = domain.events()?;
+    let events = (domain.events()?, own_name());
     let mut first = Parts::begin(domain, peer, config)?;
     let mut more = Vec::with_capacity(others.len());
     for _ in &others {
@@ -207,7 +209,7 @@ pub(crate) fn open_queues(
     let queue = first.finish(peer, config, split, events, stats)?;
     let mut queues = Vec::with_capacity(more.len());
     for (parts, named) in more.into_iter().zip(others) {
-        let events = events_of(domain, &named.thread)?;
+        let events = (events_of(domain, &named.thread)?, named.thread);
         queues.push(parts.finish(peer, config, split, events, named.stats)?);
     }
     Ok((queue, queues))
@@ -224,6 +226,13 @@ fn fill(first: &mut Parts, more: &mut [Parts]) {
             break;
         }
     }
+}
+
+/// The name of the calling thread, as the kernel knows it; empty for one that is no text.
+fn own_name() -> String {
+    let name = rustix::thread::name().ok();
+    let name = name.and_then(|name| name.into_string().ok());
+    name.unwrap_or_default()
 }
 
 /// A handle for event channels that another thread will use: Linux names an interrupt after the thread that opened its

@@ -226,6 +226,7 @@ impl<'r, 'q, W: Work> EventCore<'r, 'q, W> {
                     self.half.list(number);
                 }
                 self.floor.stats.queues_taken.add(1);
+                self.floor.running.interrupts.follow(number, self.place);
             }
             for frame in std::mem::take(&mut self.early) {
                 self.dispatch(frame);
@@ -353,6 +354,7 @@ impl<'r, 'q, W: Work> EventCore<'r, 'q, W> {
             Some(seat) => {
                 send(seat, &frame, &stats);
                 self.sent = true;
+                self.floor.running.buffers.give(frame.bytes);
             }
             None if owner != self.place => self.floor.running.post(owner, Parcel::Frame(frame)),
             None if number < self.owners.len() => self.early.push(frame),
@@ -423,6 +425,8 @@ impl<'r, 'q, W: Work> EventCore<'r, 'q, W> {
                 continue;
             };
             seat.queue.woken(event, called)?;
+            // A page that came home to an empty ring is no call: it is posted, and the cores run on.
+            let called = called && seat.queue.was_called();
             if event {
                 self.floor.stats.events.add(1);
             }

@@ -18,6 +18,8 @@ pub(super) struct Seat<'q> {
     pub moderation: Moderation,
     /// When it is to be looked at without an event.
     pub look_at: Option<Duration>,
+    /// Its ports are unmasked late, since the backend rings in vain; by the next time that it is drained they were.
+    delayed: bool,
     /// Packets that its last visit left.
     pub waiting: usize,
     /// Packets taken since it was last drained, and in all.
@@ -35,6 +37,7 @@ impl<'q> Seat<'q> {
             pressure,
             moderation,
             look_at: None,
+            delayed: false,
             waiting: 0,
             since: 0,
             arrived: 0,
@@ -50,7 +53,15 @@ impl<'q> Seat<'q> {
         self.waiting = 0;
         match self.moderation.drained(packets, self.queue.rx_posted()) {
             Step::Arm { after, within } => {
-                if self.queue.arm_after(after)? {
+                // The other queues of this core do not wait for a backend that rings without end.
+                if !std::mem::take(&mut self.delayed) {
+                    if let Some(delay) = self.queue.rings_in_vain() {
+                        self.delayed = true;
+                        self.look_at = Some(now + delay);
+                        return Ok(self.schedule.complete());
+                    }
+                }
+                if self.queue.arm_now(after)? {
                     return Ok(Completion::Again);
                 }
                 self.look_at = within.map(|time| now + time);
