@@ -19,14 +19,14 @@ pub fn usable_cpus() -> Vec<usize> {
 
 /// The same, for so many threads that work on the same pages: if one node has CPUs enough for all of them, those come first.
 pub fn cpus_for(threads: usize) -> Vec<usize> {
-    let allowed = sched_getaffinity(None).map(|set| members(&set));
     let nodes = nodes(Path::new(NODES));
-    by_node(
-        &allowed.unwrap_or_default(),
-        &nodes,
-        sched_getcpu(),
-        threads,
-    )
+    by_node(&allowed_cpus(None), &nodes, sched_getcpu(), threads)
+}
+
+/// The CPUs that a thread of this process, or the calling one, may run on, in their order; none if the kernel does not tell.
+pub fn allowed_cpus(thread: Option<Pid>) -> Vec<usize> {
+    let allowed = sched_getaffinity(thread).map(|set| members(&set));
+    allowed.unwrap_or_default()
 }
 
 fn members(set: &CpuSet) -> Vec<usize> {

@@ -53,6 +53,9 @@ counters! {
     limit,
     /// Packets on their way to the worker that has most of them.
     lane_depth,
+    ;
+    /// The limits that `limit` had lately.
+    limits: crate::engine::LimitTrace
 }
 
 counters! {

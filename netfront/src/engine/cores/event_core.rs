@@ -21,7 +21,7 @@ use super::running::{EndsAll, Parcel};
 use super::seat::Seat;
 use super::work::{Frame, Work};
 use super::MAX_QUEUES;
-use crate::engine::bottom_half::{Activation, BottomHalf, Budgets};
+use crate::engine::bottom_half::{BottomHalf, Budgets};
 use crate::engine::clock::Clock;
 use crate::engine::restart::{Policy, RestartPolicy};
 use crate::engine::steering::{Bell, Drain, LaneReceiver};
@@ -115,9 +115,9 @@ impl<'r, 'q, W: Work> EventCore<'r, 'q, W> {
             self.send_frames()?;
             self.timers();
             if !self.half.is_idle() {
-                let activation = self.half.run(&mut self.floor, &running.clock);
+                self.half.run(&mut self.floor, &running.clock);
                 self.hand_over();
-                self.publish(&activation);
+                self.publish();
                 if let Some(error) = self.floor.error.take() {
                     return Err(error);
                 }
@@ -362,10 +362,12 @@ impl<'r, 'q, W: Work> EventCore<'r, 'q, W> {
         }
     }
 
-    fn publish(&mut self, activation: &Activation) {
+    fn publish(&mut self) {
         let stats = &self.floor.stats;
         self.told.tell(stats, self.half.counters());
-        stats.limit.set(activation.limit.into());
+        let limit = self.half.policy().limit();
+        stats.limit.set(limit.into());
+        stats.limits.record(limit);
         let queues = self.floor.seats.iter().flatten().count();
         stats.queues.set(queues as u64);
         if let Out::Away { steering, .. } = &self.floor.out {

@@ -76,3 +76,53 @@ impl<'q> Seat<'q> {
         self.look_at.is_some_and(|at| at <= now)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use hypervisor::sim::server::{self, Options};
+    use hypervisor::{DomId, Domain};
+
+    use super::*;
+    use crate::engine::moderation::{Mode, Settings};
+    use crate::engine::pressure::Limits;
+    use crate::queue::{Ports, QueueConfig};
+
+    #[test]
+    fn a_queue_whose_backend_rings_in_vain_is_armed_a_while_later_and_its_core_does_not_sleep() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let socket = dir.path().join("xen");
+        let _server = server::spawn(&socket, Options::new()).expect("a server");
+        let domain = |id| Domain::simulated(&socket, DomId(id)).expect("a domain");
+        let (front, back) = (domain(1), domain(0));
+        let config = QueueConfig::default();
+        let mut queue = Queue::open(&front, DomId(0), &config, false, Arc::default()).expect("one");
+        let Ports::Shared(port) = queue.keys().ports else {
+            panic!("two channels");
+        };
+        let mut bell = back.events().expect("a handle");
+        let bell_port = bell.bind_interdomain(DomId(1), port).expect("a channel");
+        let stats = Arc::clone(queue.stats());
+        let mode = Moderation::new(Mode::Interrupt, Settings::default());
+        let mut seat = Seat::new(&mut queue, Pressure::new(Limits::default()), mode);
+        let _ = seat.schedule.enable();
+        let mut now = Duration::ZERO;
+        let mut waits = Vec::new();
+        for _ in 0..20 {
+            bell.notify(bell_port).expect("rung");
+            while seat.queue.take_events().expect("events") == 0 {}
+            let _ = seat.schedule.schedule();
+            let _ = seat.drained(now).expect("a sound ring");
+            if let Some(at) = seat.look_at.take() {
+                waits.push(at - now);
+                // Its core comes by when the time is over.
+                now = at;
+                let _ = seat.schedule.schedule();
+                let _ = seat.drained(now).expect("a sound ring");
+                assert_eq!(seat.look_at, None, "now it is armed");
+            }
+        }
+        assert!(waits.len() >= 10, "{waits:?}");
+        assert!(waits.iter().all(|&wait| wait == Duration::from_millis(1)));
+        assert_eq!(stats.events_delayed.get(), waits.len() as u64);
+    }
+}

@@ -4,8 +4,10 @@
 //! | --- | --- |
 //! | `service` | what other threads see and tell |
 //! | `pump` | one thread with its queue |
+//! | `affinity` | the CPUs of threads and of interrupts |
 //! | `team` | the threads of a connection with several queues |
 
+mod affinity;
 mod pump;
 mod service;
 mod team;
@@ -19,6 +21,7 @@ use crate::consumer::Consumer;
 use crate::device::{Device, Link, Reconnect};
 use crate::Error;
 
+pub use affinity::{PlaceError, Placed};
 use pump::Pump;
 pub use service::Service;
 use team::Team;
@@ -185,6 +188,7 @@ fn pump(
     service: &Service,
     team: &Team,
 ) -> Result<End, Error> {
+    let _present = service.affinity().enter(0, device.queue().interrupt());
     let mut pump = Pump::new(service, device.control_waker());
     if service.connections.load(Ordering::Relaxed) > 1 {
         consumer.announce(device.queue());
