@@ -37,13 +37,17 @@ impl Counter {
     }
 }
 
-/// A struct of counters that can tell their names and what they mean.
+/// A struct of counters that can tell their names and what they mean; what else is to be seen may stand at its end.
 macro_rules! counters {
-    ($(#[doc = $about:literal])+ $table:ident: $($(#[doc = $doc:literal])+ $name:ident),+ $(,)?) => {
+    (
+        $(#[doc = $about:literal])+ $table:ident: $($(#[doc = $doc:literal])+ $name:ident),+ $(,)?
+        $(; $(#[doc = $also:literal])+ $other:ident: $kind:ty)?
+    ) => {
         $(#[doc = $about])+
         #[derive(Debug, Default)]
         pub struct $table {
             $($(#[doc = $doc])+ pub $name: $crate::stats::Counter,)+
+            $($(#[doc = $also])+ pub $other: $kind,)?
         }
 
         impl $table {
@@ -192,6 +196,9 @@ counters! {
     multicast_groups,
     /// Requests about multicast addresses that the backend refused.
     multicast_refused,
+    ;
+    /// The limits that `engine_limit` had lately.
+    limits: crate::engine::LimitTrace
 }
 
 /// The names of what is a level, which rises and falls. All others count events and only rise.

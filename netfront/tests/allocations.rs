@@ -3,11 +3,13 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::Arc;
 
-use common::{frame, Back, World};
+use common::{frame, until, Back, World};
 use netfront::engine::bottom_half::{BottomHalf, Budgets, Source, Visit, VisitEnd};
 use netfront::engine::clock::Manual;
+use netfront::engine::cores::{Controls, Cores, Desk, Origin, Work};
 use netfront::engine::restart::Adaptive;
 use netfront::engine::schedule::Completion;
 use netfront::engine::steering::{
@@ -172,4 +174,63 @@ fn the_engine_allocates_nothing_for_a_packet_nor_for_a_connection() {
         }
     });
     assert_eq!(allocations.count_total, 0);
+}
+
+/// Sends every packet back, and counts what that allocates in the worker's thread.
+struct Answers<'a>(&'a AtomicU64);
+
+impl Work for Answers<'_> {
+    fn work(&mut self, packet: OwnedPacket, origin: &Origin, desk: &mut Desk<'_>) {
+        let allocations = allocation_counter::measure(|| {
+            desk.send_slices(origin.queue, &[packet.head()], Offload::default())
+                .expect("a way back");
+        });
+        self.0.fetch_add(allocations.count_total, Relaxed);
+    }
+}
+
+/// K-13: a worker's frames are in buffers of those that were sent before.
+#[test]
+fn frames_of_a_worker_allocate_as_many_buffers_as_are_on_their_way_at_once() {
+    const FRAMES: u64 = 4000;
+    const AT_ONCE: u64 = 8;
+    let world = World::new();
+    let (mut queue, mut back) = world.pair(&QueueConfig::default());
+    let (controls, allocated) = (Controls::default(), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        let (own, mut works) = (controls.clone(), [Answers(&allocated)]);
+        let running = scope.spawn(move || {
+            let cores = Cores::default().workers(1).unpinned();
+            cores.run(vec![&mut queue], &mut works, &own)
+        });
+        // A test that fails does not wait for the cores for ever.
+        let stops = Stops(&controls);
+        let bytes = frame(60, 1);
+        let (mut sent, mut answers) = (0, 0);
+        while answers < FRAMES {
+            for _ in 0..AT_ONCE {
+                back.deliver(&bytes);
+            }
+            sent += AT_ONCE;
+            until("all answers", || {
+                while back.fetch().is_some() {
+                    answers += 1;
+                }
+                back.publish();
+                answers == sent
+            });
+        }
+        drop(stops);
+        running.join().unwrap().unwrap();
+    });
+    let allocated = allocated.into_inner();
+    assert!((1..=4 * AT_ONCE).contains(&allocated), "{allocated}");
+}
+
+struct Stops<'c>(&'c Controls);
+
+impl Drop for Stops<'_> {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
 }

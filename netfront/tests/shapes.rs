@@ -128,6 +128,8 @@ fn what_a_running_driver_shows_has_the_names_that_scripts_know() {
     kept.json("stats-explain", &explained);
     kept.both(&world, "status", &["status"]);
     kept.both(&world, "top", &["top", "--interval", "0.2", "--count", "1"]);
+    let engine = ["top", "--engine", "--interval", "0.2", "--count", "1"];
+    kept.both(&world, "top-engine", &engine);
     // Its exit code says whether the vif can be used, on a machine that may have no /dev/net/tun.
     let probe = |words: &[&str]| String::from_utf8(world.command(words).stdout).unwrap();
     kept.json("probe", &probe(&["probe", "--json"]));
@@ -151,7 +153,7 @@ fn what_a_driver_answers_that_is_told_something_has_the_names_that_scripts_know(
         file.to_str().unwrap(),
     ];
     kept.both(&world, "capture", &capture);
-    for order in ["kick", "pause", "resume", "mode"] {
+    for order in ["kick", "pause", "resume", "mode", "affinity"] {
         kept.both(&world, order, &[order]);
     }
     kept.json("stop", &world.text(&["stop", "--json"]));

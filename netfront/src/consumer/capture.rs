@@ -168,6 +168,10 @@ impl<C: Consumer> Consumer for Capture<C> {
         self.inner.offer(queue, budget)
     }
 
+    fn offers_within(&mut self) -> Option<Duration> {
+        self.inner.offers_within()
+    }
+
     fn announce(&mut self, queue: &mut Queue) {
         self.inner.announce(queue);
     }

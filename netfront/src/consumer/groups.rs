@@ -3,7 +3,10 @@
 //! Linux tells nobody when a group is joined (before 6.13, and then of IP's groups only). But a join sends a report, which
 //! comes out of the TAP; so the list is read soon after a multicast frame came by, and once a second while
 //! there is anything to do. An interface that is promiscuous, or that asks for all multicast, wants everything.
-
+//!
+//! A look at the clock is a system call on some guests, so there is none with each visit: with the first after a sleep, after
+//! a frame that may be a report, and with every 64th. A report that came too soon after the last look ends the next sleep
+//! when its look is due ([`Groups::rests`]): else the group would wait for whatever wakes the thread.
 //!
 //! Of several queues any may be given the report, and the first alone asks the backend: the others give it a [`Hint`].
 
@@ -18,6 +21,8 @@ use crate::waker::Waker;
 const SOON: Duration = Duration::from_millis(20);
 /// Otherwise.
 const CALM: Duration = Duration::from_secs(1);
+/// Visits without a sleep between two looks at the clock: a few thousand packets.
+const VISITS: u32 = 64;
 
 /// Another queue has read a multicast frame from its part of the TAP.
 #[derive(Debug, Default)]
@@ -53,6 +58,8 @@ fn is_group(destination: Option<u8>) -> bool {
 pub(super) struct Groups {
     interface: String,
     looked: Option<Instant>,
+    /// Since the last sleep or report.
+    visits: u32,
     /// A multicast frame was read from the TAP.
     hinted: bool,
     /// Of the other queues.
@@ -67,6 +74,7 @@ impl Groups {
         Self {
             interface: interface.to_owned(),
             looked: None,
+            visits: 0,
             hinted: false,
             hint: Arc::default(),
             list: Vec::new(),
@@ -76,7 +84,23 @@ impl Groups {
 
     /// A frame with this destination was read from the TAP.
     pub fn sees(&mut self, destination: Option<u8>) {
-        self.hinted |= is_group(destination);
+        if is_group(destination) {
+            self.hint_once();
+        }
+    }
+
+    /// The next visit looks at the clock; without end multicast frames would have each do so.
+    fn hint_once(&mut self) {
+        if !std::mem::replace(&mut self.hinted, true) {
+            self.visits = 0;
+        }
+    }
+
+    /// Before a sleep: when it has to end, since a report came that was not followed yet.
+    pub fn rests(&mut self, clock: impl FnOnce() -> Instant) -> Option<Duration> {
+        self.visits = 0;
+        let looked = self.looked.filter(|_| self.hinted)?;
+        Some(SOON.saturating_sub(clock().saturating_duration_since(looked)))
     }
 
     /// For the other queues of the same interface.
@@ -107,8 +131,16 @@ impl Groups {
     }
 
     /// The groups, if it is time to look at them: `Some(None)` stands for all that there are.
-    pub fn due(&mut self, now: Instant) -> Option<Option<&[Group]>> {
-        self.hinted |= self.hint.take();
+    pub fn due(&mut self, clock: impl FnOnce() -> Instant) -> Option<Option<&[Group]>> {
+        if self.hint.take() {
+            self.hint_once();
+        }
+        let visit = self.visits;
+        self.visits = visit.wrapping_add(1);
+        if self.looked.is_some() && !visit.is_multiple_of(VISITS) {
+            return None;
+        }
+        let now = clock();
         let pause = match self.hinted || self.unfinished {
             true => SOON,
             false => CALM,
@@ -187,16 +219,19 @@ mod tests {
         assert!(groups.begins());
         groups.attend(Arc::clone(&waker));
         let begun = Instant::now();
-        assert!(groups.due(begun).is_some());
+        assert!(groups.due(|| begun).is_some());
         let (hint, later) = (groups.hint(), begun + 2 * SOON);
         hint.sees(Some(2));
-        assert!(!is_awake() && groups.due(later).is_none(), "one receiver");
+        assert!(
+            !is_awake() && groups.due(|| later).is_none(),
+            "one receiver"
+        );
         hint.sees(Some(0x33));
         assert!(is_awake());
         waker.clear();
         hint.sees(Some(0x33));
         assert!(!is_awake(), "it has not looked yet");
-        assert!(groups.due(later).is_some());
+        assert!(groups.due(|| later).is_some());
         hint.sees(Some(1));
         assert!(is_awake());
     }
@@ -221,19 +256,55 @@ mod tests {
             assert!(wants_all(all), "{all:?}");
         }
         let mut none = Groups::of("no interface has this name");
-        assert_eq!(none.due(Instant::now()), Some(None));
+        assert_eq!(none.due(Instant::now), Some(None));
     }
 
     #[test]
     fn the_list_is_read_once_a_second_and_soon_after_a_multicast_frame() {
         let mut groups = Groups::of("lo");
         let start = Instant::now();
-        assert!(groups.due(start).is_some());
-        assert!(groups.due(start + SOON).is_none());
-        assert!(groups.due(start + CALM).is_some());
+        let after = |groups: &mut Groups, time: Duration| {
+            let _ = groups.rests(|| start + time);
+            groups.due(|| start + time).is_some()
+        };
+        assert!(after(&mut groups, Duration::ZERO));
+        assert!(!after(&mut groups, SOON));
+        assert!(after(&mut groups, CALM));
         groups.sees(Some(0x02));
-        assert!(groups.due(start + CALM + SOON).is_none());
+        assert!(!after(&mut groups, CALM + SOON));
         groups.sees(Some(0x33));
-        assert!(groups.due(start + CALM + SOON).is_some());
+        assert!(after(&mut groups, CALM + SOON));
+    }
+
+    #[test]
+    fn a_report_that_comes_soon_after_a_look_ends_the_sleep_when_the_next_look_is_due() {
+        let mut groups = Groups::of("lo");
+        let start = Instant::now();
+        assert!(groups.due(|| start).is_some());
+        assert_eq!(groups.rests(|| start), None, "nothing is asked for");
+        groups.sees(Some(0x33));
+        let later = start + SOON / 4;
+        assert!(groups.due(|| later).is_none(), "so soon there is no look");
+        assert_eq!(groups.rests(|| later), Some(SOON - SOON / 4));
+        assert!(groups.due(|| start + SOON).is_some());
+        assert_eq!(groups.rests(|| start + SOON), None, "it was followed");
+    }
+
+    #[test]
+    fn a_thread_that_does_not_sleep_looks_at_the_clock_with_every_64th_visit() {
+        let mut groups = Groups::of("lo");
+        let start = Instant::now();
+        let mut looks = 0;
+        for visit in 0..10 * VISITS {
+            // A report by each visit is no reason for more.
+            if visit > 0 {
+                groups.sees(Some(0x33));
+            }
+            let _ = groups.due(|| {
+                looks += 1;
+                start
+            });
+        }
+        assert!((10..=12).contains(&looks), "{looks}");
     }
 }

@@ -38,6 +38,7 @@ mod null;
 mod tap;
 
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 pub use capture::{Capture, CaptureFile};
 pub use echo::Echo;
@@ -91,6 +92,12 @@ pub trait Consumer {
         Ok(0)
     }
 
+    /// Asked before the thread sleeps: the longest time until [`Self::offer`] has to be called again, whatever comes meanwhile.
+    /// `None`: when something comes.
+    fn offers_within(&mut self) -> Option<Duration> {
+        None
+    }
+
     /// The vif is connected again, after a restore, a migration or a restart of its backend: tells the neighbours where
     /// this consumer's addresses are now, as with [`crate::announce::send`].
     fn announce(&mut self, queue: &mut Queue) {
@@ -126,6 +133,10 @@ impl<C: Consumer + ?Sized> Consumer for Box<C> {
 
     fn offer(&mut self, queue: &mut Queue, budget: usize) -> Result<usize, Error> {
         (**self).offer(queue, budget)
+    }
+
+    fn offers_within(&mut self) -> Option<Duration> {
+        (**self).offers_within()
     }
 
     fn announce(&mut self, queue: &mut Queue) {

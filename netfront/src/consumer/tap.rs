@@ -11,7 +11,7 @@ use std::io::IoSlice;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
 use netfront_tap::{Offloads, Sent, VnetHeader, HEADER_SIZE};
@@ -141,7 +141,7 @@ impl Tap {
         if groups.begins() {
             groups.attend(queue.waker());
         }
-        let Some(wanted) = groups.due(Instant::now()) else {
+        let Some(wanted) = groups.due(Instant::now) else {
             return Ok(());
         };
         let complete = queue.follow_multicast(wanted)?;
@@ -299,6 +299,12 @@ impl Consumer for Tap {
             }
         }
         Ok(sent)
+    }
+
+    fn offers_within(&mut self) -> Option<Duration> {
+        let filters = self.features.multicast_control;
+        let groups = self.groups.as_mut().filter(|_| filters)?;
+        groups.rests(Instant::now)
     }
 
     fn announce(&mut self, queue: &mut Queue) {

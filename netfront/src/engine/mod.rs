@@ -24,7 +24,9 @@ pub mod bottom_half;
 mod calm;
 pub mod clock;
 pub mod cores;
+mod limits;
 pub mod moderation;
+mod pinning;
 mod poll_list;
 pub mod pressure;
 pub mod receiver;
@@ -43,7 +45,8 @@ use crate::consumer::Consumer;
 use crate::queue::{Queue, Wake};
 use crate::Error;
 
-pub use serve::{serve, serve_queues, Service};
+pub use limits::{LimitTrace, LIMITS};
+pub use serve::{serve, serve_queues, PlaceError, Placed, Service};
 
 /// Packets of one direction in one round (the kernel's NAPI weight).
 pub const WEIGHT: usize = 64;

@@ -120,7 +120,9 @@ impl Receiver {
         stats.engine_held.add(now.held - before.held);
         let handed_over = activation.reason != Reason::Drained;
         stats.engine_hand_overs.add(handed_over.into());
-        stats.engine_limit.set(self.half.policy().limit().into());
+        let limit = self.half.policy().limit();
+        stats.engine_limit.set(limit.into());
+        stats.limits.record(limit);
         let rests = matches!(activation.reason, Reason::Drained | Reason::Held);
         error.map_or(Ok(Turn { moved, rests }), Err)
     }

@@ -34,7 +34,7 @@ impl Returns {
         // Pairs with the fence in `call`: either the owner finds the page, or we see that it waits.
         fence(Ordering::SeqCst);
         if self.called.load(Ordering::Relaxed) && self.called.swap(false, Ordering::Relaxed) {
-            self.owner.get().into_iter().for_each(|owner| owner.wake());
+            self.owner.get().into_iter().for_each(|owner| owner.ring());
         }
     }
 

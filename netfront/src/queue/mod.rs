@@ -49,6 +49,10 @@ pub struct Queue {
     /// Ports that were read and are masked until they are written back.
     masked: Vec<Port>,
     waker: Arc<Waker>,
+    /// The last time that the waker was the reason, somebody had called: it was no page.
+    called: bool,
+    /// The name of the thread that opened the channels, and so of their interrupts.
+    interrupt: String,
     stats: Arc<QueueStats>,
     watch: Arc<Watch>,
     /// Transmit responses that were read, and all responses that there were when the last event came.
@@ -250,12 +254,27 @@ impl Queue {
     /// # Errors
     /// As [`Self::receive`].
     pub fn arm_after(&mut self, slots: u32) -> Result<bool, Error> {
-        if self.spurious >= SPURIOUS && !self.masked.is_empty() {
-            // A backend that rings without end gets its bell back late (XSA-391): it costs us one wake-up
-            // a millisecond and no more.
-            self.stats.events_delayed.add(1);
-            std::thread::sleep(DELAY);
+        if let Some(delay) = self.rings_in_vain() {
+            std::thread::sleep(delay);
         }
+        self.arm_now(slots)
+    }
+
+    /// How late the ports are to be unmasked. A backend that rings without end gets its bell back late (XSA-391): it costs us
+    /// one wake-up a millisecond and no more. Whoever has other queues too sees to them meanwhile.
+    pub(crate) fn rings_in_vain(&self) -> Option<Duration> {
+        if self.spurious < SPURIOUS || self.masked.is_empty() {
+            return None;
+        }
+        self.stats.events_delayed.add(1);
+        Some(DELAY)
+    }
+
+    /// [`Self::arm_after`] for a caller that has waited.
+    ///
+    /// # Errors
+    /// As [`Self::receive`].
+    pub(crate) fn arm_now(&mut self, slots: u32) -> Result<bool, Error> {
         while let Some(port) = self.masked.pop() {
             self.events.unmask(port)?;
         }
@@ -325,10 +344,21 @@ impl Queue {
         }
         if called {
             self.stats.polls.add(1);
-            self.waker.clear();
+            self.called = self.waker.clear();
             return Ok(Wake::Called);
         }
         Ok(if event { Wake::Work } else { Wake::Timeout })
+    }
+
+    /// After [`Wake::Called`]: whether somebody called, or a page came home to a ring without pages.
+    pub(crate) fn was_called(&self) -> bool {
+        self.called
+    }
+
+    /// The name of the queue's interrupts in /proc/interrupts, behind `evtchn:`: that of the thread which opened the event
+    /// channels. On the simulated Xen, which has no interrupts, it is only that.
+    pub fn interrupt(&self) -> &str {
+        &self.interrupt
     }
 
     /// Readable when an event waits. For a poll of the caller's own, between [`Self::arm`] and [`Self::woken`].

@@ -85,7 +85,7 @@ impl Parts {
         peer: DomId,
         config: &QueueConfig,
         split: bool,
-        mut events: EventChannels,
+        (mut events, interrupt): (EventChannels, String),
         stats: Arc<QueueStats>,
     ) -> Result<Queue, Error> {
         self.rx.settle();
@@ -116,6 +116,8 @@ impl Parts {
             ports,
             masked: Vec::with_capacity(2),
             waker: Arc::new(Waker::new()?),
+            called: false,
+            interrupt,
             stats,
             watch: Arc::default(),
             tx_answered: 0,
@@ -165,7 +167,7 @@ pub(crate) fn open_queues(
     others: Vec<Named>,
 ) -> Result<(Queue, Vec<Queue>), Error> {
     let wanted = others.len() + 1;
-    let events = domain.events()?;
+    let events = (domain.events()?, own_name());
     let mut first = Parts::begin(domain, peer, config)?;
     first.fill();
     let pages = first.pages();
@@ -177,7 +179,7 @@ pub(crate) fn open_queues(
         false => match leave_room(domain, peer)? {
             None => (Vec::new(), Some(Shortage::Pages)),
             Some(_room) => as_many_as_can_be(others, |named| {
-                let events = events_of(domain, &named.thread)?;
+                let events = (events_of(domain, &named.thread)?, named.thread);
                 let mut parts = Parts::begin(domain, peer, config)?;
                 parts.fill();
                 let [granted, all] = parts.pages();
@@ -309,6 +311,13 @@ impl std::fmt::Display for Found {
             None => write!(f, "raise {LIMIT} if it is that limit"),
         }
     }
+}
+
+/// The name of the calling thread, as the kernel knows it; empty for one that is no text.
+fn own_name() -> String {
+    let name = rustix::thread::name().ok();
+    let name = name.and_then(|name| name.into_string().ok());
+    name.unwrap_or_default()
 }
 
 /// A handle for event channels that another thread will use: Linux names an interrupt after the thread that opened its

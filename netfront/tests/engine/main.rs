@@ -10,6 +10,7 @@
 //! | `lanes` | the worker's side: its lanes are polled like queues |
 //! | `receiver` | a queue and its consumer, by all of these |
 //! | `cores` | queues on event cores, with workers or without, in threads |
+//! | `quiet` | what one queue goes through is not felt by the cores, nor by other queues |
 //!
 //! What they do together, under load, is in the package `netfront-tests`, `tests/engine`.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -20,6 +21,7 @@ mod cores;
 mod holding;
 mod lanes;
 mod order;
+mod quiet;
 mod receiver;
 mod source;
 mod top_half;

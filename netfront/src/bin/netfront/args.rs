@@ -13,6 +13,7 @@ use crate::config::Loaded;
 use crate::control::Which;
 use crate::generate::Generate;
 use crate::logging::LogFormat;
+use crate::orders::Cpus;
 use crate::reset::Reset;
 
 /// A network frontend for Xen guests in user space, built around a pool of pages granted once.
@@ -113,6 +114,7 @@ netfront status --sim /tmp/xen           drivers on a simulated Xen")]
     #[command(after_help = "Examples:\n  \
 netfront top                             a table that is redrawn each second; Ctrl-C ends\n  \
 netfront top --interval 10 --count 1     one table: rates, wake-ups and CPU use over 10 seconds\n  \
+netfront top --engine                    how each queue is received: rounds, limit, events, wake-ups\n  \
 netfront top --json | jq .               a line of JSON each second")]
     Top(crate::top::Top),
     /// Write packets of a running driver as pcap, both ways.
@@ -149,6 +151,14 @@ netfront mode poll --vif 0               look without end: the least latency, fo
 netfront mode adaptive --vif 0           events while there is little, looks while there is much\n\n\
 It holds at once and until the driver ends; `run --mode` says what it starts with.")]
     Mode(crate::orders::ModeOrder),
+    /// Show or change the CPUs of a running driver's packet threads, and of their interrupts.
+    #[command(after_help = "Examples:\n  \
+netfront affinity                        where each queue's thread may run, and ran last\n  \
+netfront affinity 2 --queue 1            queue 1 goes to CPU 2, its interrupts too (these as root)\n  \
+netfront affinity 0-3                    all queues may use the CPUs 0 to 3\n\n\
+It holds at once, also in connections to come, until the driver ends; `run --cpus` says what it starts with. Keep \
+irqbalance off the interrupts (evtchn:nfNqN in /proc/interrupts), or it moves them back.")]
+    Affinity(crate::orders::AffinityOrder),
     /// Have a running driver say goodbye to its backend and end, as SIGTERM does.
     Stop(crate::orders::Order),
     /// Say that the machine can still be reached: what `run --take-over` took, it keeps.
@@ -263,6 +273,10 @@ pub struct Run {
     /// burst (as FreeBSD's polling).
     #[arg(long, value_name = "LIMIT", default_value = "adaptive")]
     pub restart_limit: RestartLimit,
+    /// CPUs of the packet threads, as in 2-3: one for each queue in turn, also for its interrupts. Later: `netfront
+    /// affinity`.
+    #[arg(long, value_name = "CPUS")]
+    pub cpus: Option<Cpus>,
     /// Seconds that each step of the handshake may take.
     #[arg(long, default_value_t = 10, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(1..=3600))]

@@ -9,11 +9,13 @@
 //! | --- | --- |
 //! | `requests` | what may be asked: a table |
 //! | `report` | the answers to `stats` and `status` |
+//! | `affinity` | the CPUs of packet threads, and of their interrupts |
 //! | `process` | what this process takes of the machine |
 //! | `message` | a line, and a file that comes with it |
 //! | `find` | the drivers that run here |
 //! | `lock` | one driver a vif, whatever their sockets |
 
+mod affinity;
 mod find;
 mod lock;
 mod message;

@@ -8,7 +8,7 @@
 //! | `run`, `control` | a vif in service, and the socket at which it is asked and told |
 //! | `stats`, `status`, `top` | what a running driver shows |
 //! | `capture`, `recording` | its packets as pcap, its rings line by line |
-//! | `orders` | `kick`, `pause`, `resume`, `mode`, `stop` |
+//! | `orders` | `kick`, `pause`, `resume`, `mode`, `affinity`, `stop` |
 //! | `metrics` | Prometheus |
 //! | `takeover` | `run --take-over` and `confirm`: the vif of an interface that is in use, and back by itself |
 //! | `probe` | could a vif be used here, and what mends it? |
@@ -72,6 +72,7 @@ fn main() -> ExitCode {
         Command::Pause(args) => orders::order(&args, "pause"),
         Command::Resume(args) => orders::order(&args, "resume"),
         Command::Mode(args) => orders::mode(&args),
+        Command::Affinity(args) => orders::affinity(&args),
         Command::Stop(args) => orders::order(&args, "stop"),
         Command::Confirm(args) => takeover::confirm::confirm(&args),
         Command::Reset(args) => reset::reset(&args),

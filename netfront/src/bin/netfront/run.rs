@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use netfront::control::HashConfig;
 use netfront::device::thread_name;
+use netfront::engine::cores::usable_cpus;
 use netfront::engine::moderation::SharedMode;
 use netfront::engine::receiver::Tuning;
 use netfront::engine::{serve_queues, Service};
@@ -125,6 +126,7 @@ pub fn drive(mut args: Run, taken: Option<&Arc<Taken>>) -> Result<(), Failure> {
         policy: args.restart_limit,
         ..Tuning::default()
     }));
+    place_threads(&args, &service)?;
     let Consumers {
         first,
         others,
@@ -251,6 +253,27 @@ fn reload(file: &mut Loaded) {
         }
         Err(error) => tracing::error!("everything stays as it was: {error}"),
     }
+}
+
+/// Each queue gets the next of the CPUs that the command line names. That there are such is seen before anything is connected.
+fn place_threads(args: &Run, service: &Service) -> Result<(), Failure> {
+    let Some(cpus) = &args.cpus else {
+        return Ok(());
+    };
+    let usable = usable_cpus();
+    if let Some(cpu) = cpus.list.iter().find(|cpu| !usable.contains(cpu)) {
+        return Err(Failure::Class {
+            code: code::SETTING,
+            text: format!(
+                "--cpus names CPU {cpu}, and this process may use {usable:?}: name some of these"
+            ),
+        });
+    }
+    for (queue, cpu) in (0..args.queue.count()).zip(cpus.list.iter().cycle()) {
+        let placed = service.place(queue, &[*cpu]);
+        placed.map_err(|error| Failure::Verdict(error.to_string()))?;
+    }
+    Ok(())
 }
 
 /// Raises the limit of shared pages if it is below what was asked for and this is allowed. Otherwise the

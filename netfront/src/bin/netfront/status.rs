@@ -119,6 +119,7 @@ fn text(report: &Value) -> String {
         rings(&report["counters"], queues.map_or(1, Vec::len)),
     );
     line("packets", packets(report));
+    line("engine", engine(report));
     for (queue, counters) in by_queue(report) {
         line(&format!("queue {queue}"), one_queue(&counters));
     }
@@ -271,6 +272,27 @@ fn one_queue(counters: &[(&str, u64)]) -> String {
     )
 }
 
+/// How packets are received: the mode, the restart limit now and lately, and how often rounds ended early.
+fn engine(report: &Value) -> String {
+    let number = |name: &str| report["counters"][name].as_u64().unwrap_or(0);
+    let queues = report["queues"].as_array().into_iter().flatten();
+    let limits = queues.flat_map(|queue| queue["limits"].as_array().into_iter().flatten());
+    let limits: Vec<u64> = limits.filter_map(Value::as_u64).collect();
+    let now = number("engine_limit");
+    let (least, most) = (
+        limits.iter().min().copied().unwrap_or(now),
+        limits.iter().max().copied().unwrap_or(now),
+    );
+    format!(
+        "{}, limit {now} rounds (lately {least} to {most}); of {} rounds {} out of budget, {} out of time; held {}",
+        report["mode"].as_str().unwrap_or("?"),
+        number("engine_rounds"),
+        number("engine_budget_squeezes"),
+        number("engine_time_squeezes"),
+        number("engine_held"),
+    )
+}
+
 fn packets(report: &Value) -> String {
     let counters = &report["counters"];
     let number = |name: &str| counters[name].as_u64().unwrap_or(0);
@@ -341,7 +363,7 @@ mod tests {
 
     fn report() -> Value {
         json!({
-            "vif": 0, "connected": true, "paused": true, "capturing": false,
+            "vif": 0, "connected": true, "paused": true, "capturing": false, "mode": "adaptive",
             "link": {
                 "mac": "00:16:3e:00:00:01", "mtu": 1500, "carrier": true, "untrusted": false,
                 "split_event_channels": true, "connected_seconds": 754,
@@ -357,7 +379,9 @@ mod tests {
                 "tx_dropped": 1, "pool_granted": 768, "pool_free": 500, "pool_posted": 256, "pool_leased": 12,
                 "pool_quarantined": 0, "pool_grown": 0, "pool_limit": 992,
                 "ring_rx_posted": 250, "ring_tx_unanswered": 6, "gref_mapped": 768,
+                "engine_limit": 20, "engine_rounds": 90, "engine_time_squeezes": 2, "engine_held": 1,
             },
+            "queues": [{ "queue": 0, "limits": [10, 40, 20] }],
             "tap": { "drop_full": 4 },
             "process": {
                 "pid": 7, "up_seconds": 800.0, "cpu_seconds": 0.4, "resident_bytes": 9_437_184,
@@ -376,6 +400,7 @@ vif 0  connected for 12 min, 00:16:3e:00:00:01, MTU 1500, carrier on, PAUSED
             768 pages granted (3.0 MiB): # 256 posted, = 12 leased, ! 0 quarantined, . 500 free; 0 grown, limit 992
   rings     rx 250 of 256 slots posted, tx 6 of 256 unanswered
   packets   in 10 (2.0 KiB), out 1 (60 B), dropped 7
+  engine    adaptive, limit 20 rounds (lately 10 to 40); of 90 rounds 0 out of budget, 2 out of time; held 1
   process   pid 7, up 13 min, 9.0 MiB resident, 0.40 s of CPU (0.05 %), 1.5 wake-ups/s, 4 threads";
         assert_eq!(text(&report()), wanted);
     }

@@ -1,5 +1,7 @@
 //! `netfront top`: what every vif carries a second, in a table that is drawn again and again.
 
+mod engine;
+
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -26,6 +28,10 @@ pub struct Top {
     /// End after so many tables.
     #[arg(short, long, value_name = "TABLES", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
+    /// Show the receive engine in place of the traffic: for each queue its CPU, activations, rounds and how they ended, the restart
+    /// limit now and lately, events and wake-ups.
+    #[arg(long)]
+    pub engine: bool,
     /// As JSON, a line for each table.
     #[arg(long)]
     pub json: bool,
@@ -89,10 +95,21 @@ pub fn top(args: &Top) -> Result<(), Failure> {
             break;
         }
         let now = look(&args.which)?;
-        let rows = rows(&before, &now);
-        let text = match args.json {
-            true => line(&rows, now.at - before.at),
-            false => picture(&rows),
+        let text = match args.engine {
+            true => {
+                let rows = engine::rows(&before, &now);
+                match args.json {
+                    true => engine::line(&rows, now.at - before.at),
+                    false => engine::picture(&rows),
+                }
+            }
+            false => {
+                let rows = rows(&before, &now);
+                match args.json {
+                    true => line(&rows, now.at - before.at),
+                    false => picture(&rows),
+                }
+            }
         };
         if !screen.show(&text) {
             // Whoever read the tables has gone.

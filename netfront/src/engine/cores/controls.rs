@@ -47,6 +47,8 @@ struct Strays {
 pub(super) struct Wanted {
     /// Queues to event cores; none until cores run.
     binding: Option<Binding>,
+    /// Somebody chose fewer cores than there are: that holds for cores to come.
+    chosen: bool,
     /// Places of the hash to workers, if they were changed.
     pub mapping: Option<Box<[usize; MAPPING]>>,
     /// Connections bound to a worker, or taken back (`None`), each with the number of the change.
@@ -124,6 +126,10 @@ impl Controls {
         let queues = (0..).take_while(|&queue| binding.core(queue).is_some());
         let queues = queues.count();
         binding.rebind(queues, &named)?;
+        wanted.chosen = wanted
+            .binding
+            .as_ref()
+            .is_some_and(|own| own.cores().len() < running);
         drop(wanted);
         self.changed();
         Ok(())
@@ -193,7 +199,7 @@ impl Controls {
     pub fn events_on_workers(&self) -> Option<u64> {
         let strays = lock(&self.0.strays);
         let strays = strays.as_ref()?;
-        let now = super::pinning::interrupts_on(&strays.names, &strays.cpus);
+        let now = crate::engine::pinning::interrupts_on(&strays.names, &strays.cpus);
         Some(now.saturating_sub(strays.at_start))
     }
 
@@ -206,13 +212,21 @@ impl Controls {
     ) -> Result<(), NoCore> {
         let cores: Vec<CoreId> = (0..).take(wakers.len()).collect();
         let mut wanted = lock(&self.0.wanted);
-        match &mut wanted.binding {
+        let Wanted {
+            binding, chosen, ..
+        } = &mut *wanted;
+        match binding {
             // As it was, if it still fits: a new connection is no reason to bind anew.
-            Some(binding) if binding.cores().iter().all(|core| cores.contains(core)) => {
-                let named = binding.cores().to_vec();
+            Some(binding) => {
+                *chosen &= binding.cores().iter().all(|core| cores.contains(core));
+                let named = match *chosen {
+                    true => binding.cores().to_vec(),
+                    // Cores that the last run did not have get queues too.
+                    false => cores,
+                };
                 binding.rebind(queues, &named)?;
             }
-            other => *other = Some(Binding::new(queues, &cores)?),
+            None => *binding = Some(Binding::new(queues, &cores)?),
         }
         drop(wanted);
         // Last: who sees a core may bind it.
@@ -228,7 +242,7 @@ impl Controls {
     }
 
     pub(super) fn watch_strays(&self, names: &[String], cpus: &[usize]) {
-        let at_start = super::pinning::interrupts_on(names, cpus);
+        let at_start = crate::engine::pinning::interrupts_on(names, cpus);
         *lock(&self.0.strays) = Some(Strays {
             names: names.to_vec(),
             cpus: cpus.to_vec(),
@@ -248,4 +262,43 @@ impl Controls {
 /// A thread that died while it held one has not left it half changed: each change is one assignment.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn start(controls: &Controls, cores: usize, queues: usize) -> Vec<usize> {
+        let wakers = (0..cores).map(|_| Arc::new(Waker::new().expect("a waker")));
+        controls.start(wakers.collect(), queues, 0).expect("cores");
+        controls.wanted().owners(queues)
+    }
+
+    /// K-5: also over runs with other cores: those that the last run did not have get queues, and none is bound to one that is gone.
+    #[test]
+    fn a_run_with_more_or_fewer_cores_spreads_its_queues_over_all_of_them() {
+        let controls = Controls::default();
+        assert_eq!(start(&controls, 1, 4), [0, 0, 0, 0]);
+        for cores in [2, 4, 3, 1] {
+            let owners = start(&controls, cores, 4);
+            let each = (0..cores).map(|core| owners.iter().filter(|&&own| own == core).count());
+            let each: Vec<usize> = each.collect();
+            assert!(controls.spread() <= 1, "{owners:?}");
+            assert!(each.iter().all(|&queues| queues > 0), "{owners:?}");
+            assert_eq!(each.iter().sum::<usize>(), 4, "{owners:?}");
+        }
+    }
+
+    #[test]
+    fn cores_that_somebody_chose_stay_chosen_as_long_as_they_are_there() {
+        let controls = Controls::default();
+        start(&controls, 3, 4);
+        controls.rebind(&[1]).expect("a core");
+        assert_eq!(start(&controls, 4, 4), [1, 1, 1, 1]);
+        // The one that was chosen is not there.
+        assert_eq!(start(&controls, 1, 4), [0, 0, 0, 0]);
+        let mut owners = start(&controls, 2, 4);
+        owners.sort_unstable();
+        assert_eq!(owners, [0, 0, 1, 1]);
+    }
 }

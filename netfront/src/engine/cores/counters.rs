@@ -53,6 +53,9 @@ counters! {
     limit,
     /// Packets on their way to the worker that has most of them.
     lane_depth,
+    ;
+    /// The limits that `limit` had lately.
+    limits: crate::engine::LimitTrace
 }
 
 counters! {
@@ -70,7 +73,7 @@ counters! {
     frames,
     /// Frames that found the way back full.
     frames_refused,
-    /// Packets that came after a later one of their connection, if it was asked to look.
+    /// Packets that came after a later one of their queue, or, if it was asked to look, of their connection, whichever worker had that.
     order_violations,
 }
 

@@ -21,7 +21,7 @@ use super::running::{EndsAll, Parcel};
 use super::seat::Seat;
 use super::work::{Frame, Work};
 use super::MAX_QUEUES;
-use crate::engine::bottom_half::{Activation, BottomHalf, Budgets};
+use crate::engine::bottom_half::{BottomHalf, Budgets};
 use crate::engine::clock::Clock;
 use crate::engine::restart::{Policy, RestartPolicy};
 use crate::engine::steering::{Bell, Drain, LaneReceiver};
@@ -118,9 +118,9 @@ impl<'r, 'q, W: Work> EventCore<'r, 'q, W> {
             self.send_frames()?;
             self.timers();
             if !self.half.is_idle() {
-                let activation = self.half.run(&mut self.floor, &running.clock);
+                self.half.run(&mut self.floor, &running.clock);
                 self.hand_over();
-                self.publish(&activation);
+                self.publish();
                 if let Some(error) = self.floor.error.take() {
                     return Err(error);
                 }
@@ -229,6 +229,7 @@ impl<'r, 'q, W: Work> EventCore<'r, 'q, W> {
                     self.half.list(number);
                 }
                 self.floor.stats.queues_taken.add(1);
+                self.floor.running.interrupts.follow(number, self.place);
             }
             for frame in std::mem::take(&mut self.early) {
                 self.dispatch(frame);
@@ -356,6 +357,7 @@ impl<'r, 'q, W: Work> EventCore<'r, 'q, W> {
             Some(seat) => {
                 send(seat, &frame, &stats);
                 self.sent = true;
+                self.floor.running.buffers.give(frame.bytes);
             }
             None if owner != self.place => self.floor.running.post(owner, Parcel::Frame(frame)),
             None if number < self.owners.len() => self.early.push(frame),
@@ -363,10 +365,12 @@ impl<'r, 'q, W: Work> EventCore<'r, 'q, W> {
         }
     }
 
-    fn publish(&mut self, activation: &Activation) {
+    fn publish(&mut self) {
         let stats = &self.floor.stats;
         self.told.tell(stats, self.half.counters());
-        stats.limit.set(activation.limit.into());
+        let limit = self.half.policy().limit();
+        stats.limit.set(limit.into());
+        stats.limits.record(limit);
         let queues = self.floor.seats.iter().flatten().count();
         stats.queues.set(queues as u64);
         if let Out::Away { steering, .. } = &self.floor.out {
@@ -426,6 +430,8 @@ impl<'r, 'q, W: Work> EventCore<'r, 'q, W> {
                 continue;
             };
             seat.queue.woken(event, called)?;
+            // A page that came home to an empty ring is no call: it is posted, and the cores run on.
+            let called = called && seat.queue.was_called();
             if event {
                 self.floor.stats.events.add(1);
             }

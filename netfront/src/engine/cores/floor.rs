@@ -103,6 +103,7 @@ impl<'q, W: Work> Floor<'_, 'q, W> {
             Room::Take(packets) => (packets, false),
             Room::Drop(packets) => (packets, true),
         };
+        let buffers = &self.running.buffers;
         let Seat { queue, arrived, .. } = &mut *seat;
         let mut lost = 0;
         let packets = match &mut self.out {
@@ -115,7 +116,7 @@ impl<'q, W: Work> Floor<'_, 'q, W> {
                     queue: number,
                     connection: None,
                 };
-                let mut desk = Desk::here(frames, number);
+                let mut desk = Desk::here(frames, number, buffers);
                 let packets =
                     queue.receive(room, |packet| work.deliver(packet, &origin, &mut desk))?;
                 work.finish(&mut desk);
@@ -137,6 +138,7 @@ impl<'q, W: Work> Floor<'_, 'q, W> {
         if let Out::Here { frames, .. } = &mut self.out {
             for frame in frames.drain(..) {
                 send(seat, &frame, &self.stats);
+                buffers.give(frame.bytes);
             }
         }
         seat.queue.flush()?;

@@ -15,7 +15,7 @@
 //! | `worker` | lanes, packets by connection |
 //! | `running` | what all threads share |
 //! | `start` | the threads, and the lanes between them |
-//! | `places`, `pinning` | CPUs of threads and of interrupts, NUMA nodes |
+//! | `places`, `interrupts` | CPUs of threads; interrupts that follow their queues |
 //! | `counters` | what is counted |
 //!
 //! Without workers an event core works on its packets itself: run to completion. That is what one CPU wants, where a hand-over
@@ -57,7 +57,7 @@ mod controls;
 mod counters;
 mod event_core;
 mod floor;
-mod pinning;
+mod interrupts;
 mod places;
 mod running;
 mod seat;
@@ -76,12 +76,12 @@ use crate::queue::Queue;
 use crate::waker::Waker;
 use crate::Error;
 
+pub use super::pinning::{cpu_list, usable_cpus};
 pub use controls::Controls;
 pub use counters::{CoreStats, WorkerStats, LEVELS};
-pub use pinning::{cpu_list, usable_cpus};
 pub use work::{Desk, Frame, Origin, Work};
 
-use places::pin;
+use places::{pin, pin_interrupts};
 use running::Running;
 use start::Threads;
 
@@ -217,7 +217,8 @@ impl Cores {
     }
 
     /// CPUs of event cores, in turn, and of workers. Without: if the process may use as many CPUs as there are threads,
-    /// each gets one, those of the calling thread's NUMA node first; else none is pinned.
+    /// each gets one, event cores on one NUMA node if it has so many, that of the calling thread first; else none is pinned. A
+    /// queue's interrupts go with it when it is bound to another event core.
     #[must_use]
     pub fn cpus(mut self, event_cores: Vec<usize>, workers: Vec<usize>) -> Self {
         (self.event_cpus, self.worker_cpus) = (event_cores, workers);
@@ -232,15 +233,16 @@ impl Cores {
         self
     }
 
-    /// Names of the interrupts of each queue: that of the thread that opened it. Without, that of the calling thread.
+    /// Names of the interrupts of each queue, one a queue. Without, those that the queues know
+    /// ([`Queue::interrupt`]).
     #[must_use]
     pub fn interrupts(mut self, names: Vec<String>) -> Self {
         self.interrupts = names;
         self
     }
 
-    /// Looks at the number of each packet that a worker takes, and counts what is out of order. It takes a lock for each
-    /// packet: for tests.
+    /// Counts also packets that come after a later one of their connection which another worker had. It takes a lock for
+    /// each packet: for tests. What a worker sees by itself is always counted.
     #[must_use]
     pub fn check_order(mut self) -> Self {
         self.checks_order = true;
@@ -277,8 +279,9 @@ impl Cores {
             .map_err(|error| refused(error.to_string()))?;
         let places = self.places();
         let owners = controls.wanted().owners(queues.len());
-        self.pin_interrupts(&places, &owners, controls);
-        let running = Running::new(controls.clone(), wakers, self.checks_order);
+        let interrupts = self.interrupts_of(&queues, &places);
+        pin_interrupts(&places, &owners, &interrupts, controls);
+        let running = Running::new(self, controls.clone(), wakers, interrupts);
         let done = std::thread::scope(|scope| {
             // Ends what was started, also if the rest cannot be.
             let mut threads = Threads::new(&running);

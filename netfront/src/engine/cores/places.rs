@@ -1,7 +1,9 @@
 //! Where the threads of a run are, and their interrupts.
 
-use super::pinning::{pin_interrupts, usable_cpus, Pinned};
+use super::interrupts::Interrupts;
 use super::{Controls, Cores};
+use crate::engine::pinning::{cpus_for, Pinned};
+use crate::queue::Queue;
 
 /// The CPU of each thread; none where nothing is pinned.
 #[derive(Debug, Default)]
@@ -25,7 +27,8 @@ impl Cores {
                 workers: in_turn(&self.worker_cpus, self.workers),
             };
         }
-        let usable = usable_cpus();
+        // Those that take the queues' packets out of the same pages are of one node, if one has room for them (K-11).
+        let usable = cpus_for(self.event_cores);
         let wanted = self.event_cores + self.workers;
         if wanted < 2 || usable.len() < wanted {
             return Places::default();
@@ -37,50 +40,32 @@ impl Cores {
         }
     }
 
-    /// The event channels' interrupts come to event cores, or it is told why not.
-    pub(super) fn pin_interrupts(&self, places: &Places, owners: &[usize], controls: &Controls) {
-        if places.event_cores.is_empty() {
-            return;
-        }
-        let one_each = self.interrupts.len() >= owners.len();
-        let names = match one_each {
-            true => self.interrupts.clone(),
-            // The calling thread opened the first.
-            false => {
-                let own = rustix::thread::name().ok();
-                own.and_then(|name| name.into_string().ok())
-                    .into_iter()
-                    .collect()
-            }
+    /// The interrupts of the queues: as they were named, else as the queues know them.
+    pub(super) fn interrupts_of(&self, queues: &[&mut Queue], places: &Places) -> Interrupts {
+        let named = (self.interrupts.len() >= queues.len()).then_some(&self.interrupts[..]);
+        let name = |(number, queue): (usize, &&mut Queue)| match named {
+            Some(names) => names.get(number).cloned().unwrap_or_default(),
+            None => queue.interrupt().to_owned(),
         };
-        let mut found = 0;
-        for (name, owner) in names.iter().zip(owners) {
-            // A name that several queues share says nothing of a core: then any event core may get the event.
-            let own = places.event_cores.get(*owner).filter(|_| one_each);
-            let cpus = own.map_or(&places.event_cores[..], std::slice::from_ref);
-            match pin_interrupts(name, cpus) {
-                Ok(interrupts) => found += interrupts,
-                Err(why) => tracing::warn!("{why}"),
-            }
-        }
-        let has_own = |cpu: &usize| !places.event_cores.contains(cpu);
-        // Several queues have names of their own, which only the caller knows: what is not looked at must not be called 0.
-        let are_known = one_each || owners.len() == 1;
-        if !are_known {
-            tracing::warn!(
-                "{} queues, and names of {} interrupts: those of the others stay where the kernel puts them; name one a queue \
-                 (Cores::interrupts, device::thread_name)",
-                owners.len(),
-                names.len()
-            );
-        }
-        if found > 0
-            && are_known
-            && !places.workers.is_empty()
-            && places.workers.iter().all(has_own)
-        {
-            controls.watch_strays(&names, &places.workers);
-        }
+        let names = queues.iter().enumerate().map(name).collect();
+        Interrupts::new(names, places.event_cores.clone())
+    }
+}
+
+/// The event channels' interrupts come to event cores, or it is told why not.
+pub(super) fn pin_interrupts(
+    places: &Places,
+    owners: &[usize],
+    interrupts: &Interrupts,
+    controls: &Controls,
+) {
+    let owners = owners.iter().enumerate();
+    let found: usize = owners
+        .map(|(queue, &core)| interrupts.follow(queue, core))
+        .sum();
+    let has_own = |cpu: &usize| !places.event_cores.contains(cpu);
+    if found > 0 && !places.workers.is_empty() && places.workers.iter().all(has_own) {
+        controls.watch_strays(&interrupts.names(), &places.workers);
     }
 }
 

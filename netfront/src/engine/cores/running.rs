@@ -5,11 +5,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::controls::Controls;
+use super::interrupts::Interrupts;
 use super::seat::Seat;
-use super::work::Frame;
+use super::work::{Buffers, Frame};
+use super::Cores;
 use crate::engine::clock::Monotonic;
 use crate::engine::steering::{Connection, Drain};
+use crate::engine::WEIGHT;
 use crate::waker::Waker;
+
+/// Frames of a worker that may be on their way to one event core.
+pub(super) const BACK: usize = 8 * WEIGHT;
 
 /// What one event core gives to another.
 pub(super) enum Parcel<'q> {
@@ -36,6 +42,9 @@ pub(super) type Order = Mutex<HashMap<(usize, Option<Connection>), u64>>;
 pub(super) struct Running<'q> {
     pub controls: Controls,
     pub clock: Monotonic,
+    pub interrupts: Interrupts,
+    /// Of frames that were sent.
+    pub buffers: Buffers,
     /// By event core.
     mail: Vec<Mail<'q>>,
     wakers: Vec<Arc<Waker>>,
@@ -47,16 +56,24 @@ pub(super) struct Running<'q> {
 }
 
 impl<'q> Running<'q> {
-    pub fn new(controls: Controls, wakers: Vec<Arc<Waker>>, checks_order: bool) -> Self {
+    pub fn new(
+        cores: &Cores,
+        controls: Controls,
+        wakers: Vec<Arc<Waker>>,
+        interrupts: Interrupts,
+    ) -> Self {
         Self {
             controls,
             clock: Monotonic::default(),
+            interrupts,
+            // As many as can be on their way.
+            buffers: Buffers::new(cores.event_cores * cores.workers.max(1) * BACK),
             mail: wakers.iter().map(|_| Mail::default()).collect(),
             wakers,
             ending: AtomicBool::new(false),
             workers_end: AtomicBool::new(false),
             called: AtomicBool::new(false),
-            order: checks_order.then(Order::default),
+            order: cores.checks_order.then(Order::default),
         }
     }
 

@@ -6,7 +6,7 @@ use std::thread::{Scope, ScopedJoinHandle, Thread};
 use super::event_core::EventCore;
 use super::floor::{Floor, Out, Wakes};
 use super::places::{pin, Places};
-use super::running::{EndsAll, Parcel, Running};
+use super::running::{EndsAll, Parcel, Running, BACK};
 use super::seat::Seat;
 use super::work::{Arrived, Frame, Work};
 use super::worker::Worker;
@@ -44,13 +44,13 @@ impl Cores {
             let stats = running.controls.workers();
             for ((place, work), stats) in works.iter_mut().enumerate().zip(stats) {
                 let (lanes, bell, back) = ways.of_worker(place, &owners);
-                let worker = Worker::new(work, running, lanes, bell, back, stats);
+                let worker = Worker::new(work, running, lanes, bell, back, stats, count);
                 let cpu = places.workers.get(place).copied();
                 let thread = spawn(scope, format!("nfworker{place}"), move || {
                     let _pinned = pin(cpu.as_ref());
                     // Of a worker that dies nobody would take the packets.
                     let all = EndsAll(running);
-                    worker.run(count);
+                    worker.run();
                     std::mem::forget(all);
                 })?;
                 wakes.push(thread.thread().clone());
@@ -226,7 +226,7 @@ impl Ways {
                     lane: sender,
                     bell: Arc::clone(&bell),
                 });
-                let (sender, receiver) = lane(8 * WEIGHT);
+                let (sender, receiver) = lane(BACK);
                 from.push(receiver);
                 back.push(WayBack {
                     lane: sender,

@@ -22,6 +22,8 @@ pub(super) struct Worker<'r, 'q, W> {
     ready: VecDeque<Option<Connection>>,
     /// Packets of each lane that are in the store.
     taken: Vec<u64>,
+    /// Of each queue, the number of the last packet that was taken.
+    last: Vec<u64>,
     version: u64,
 }
 
@@ -33,12 +35,14 @@ impl<'r, 'q, W: Work> Worker<'r, 'q, W> {
         bell: Arc<Bell>,
         back: ReversePath<Frame>,
         stats: Arc<WorkerStats>,
+        queues: usize,
     ) -> Self {
         let most = lanes.len() * WEIGHT;
         Self {
             work,
             running,
             taken: vec![0; lanes.len()],
+            last: vec![0; queues],
             lanes,
             bell,
             back,
@@ -50,9 +54,9 @@ impl<'r, 'q, W: Work> Worker<'r, 'q, W> {
     }
 
     /// Works until no event core is left and all lanes are empty.
-    pub fn run(mut self, queues: usize) {
+    pub fn run(mut self) {
         loop {
-            self.follow(queues);
+            self.follow();
             let packets = self.turn();
             if packets > 0 {
                 continue;
@@ -74,11 +78,11 @@ impl<'r, 'q, W: Work> Worker<'r, 'q, W> {
     }
 
     /// Queues that have another event core by now are sent to there.
-    fn follow(&mut self, queues: usize) {
+    fn follow(&mut self) {
         let version = self.running.controls.version();
         if version != self.version {
             self.version = version;
-            let owners = self.running.controls.wanted().owners(queues);
+            let owners = self.running.controls.wanted().owners(self.last.len());
             for (queue, core) in owners.into_iter().enumerate() {
                 self.back.moved(queue, core);
             }
@@ -95,6 +99,12 @@ impl<'r, 'q, W: Work> Worker<'r, 'q, W> {
                     break;
                 };
                 *taken += 1;
+                // Those of a queue come in their order, whatever lanes: an event core that gets a queue sends its first packet
+                // when all that the old one sent are worked on. So this needs no lock, nor a look at the connection.
+                if let Some(last) = self.last.get_mut(packet.queue) {
+                    let is_late = packet.number <= std::mem::replace(last, packet.number);
+                    self.stats.order_violations.add(is_late.into());
+                }
                 if matches!(self.store.put(connection, packet), Ok(true)) {
                     self.ready.push_back(connection);
                 }
@@ -109,7 +119,7 @@ impl<'r, 'q, W: Work> Worker<'r, 'q, W> {
         while let Some(connection) = self.ready.pop_front() {
             self.work_on(connection);
         }
-        let mut desk = Desk::worker(&mut self.back, &self.stats);
+        let mut desk = Desk::worker(&mut self.back, &self.stats, &self.running.buffers);
         self.work.finish(&mut desk);
         // Only now: "finished" says that whatever comes of these packets has been handed on.
         for (lane, taken) in self.lanes.iter_mut().zip(&mut self.taken) {
@@ -127,7 +137,7 @@ impl<'r, 'q, W: Work> Worker<'r, 'q, W> {
     }
 
     fn work_on(&mut self, connection: Option<Connection>) {
-        let mut desk = Desk::worker(&mut self.back, &self.stats);
+        let mut desk = Desk::worker(&mut self.back, &self.stats, &self.running.buffers);
         while let Some(arrived) = self.store.take(&connection) {
             if let Some(order) = &self.running.order {
                 let key = (arrived.queue, connection);

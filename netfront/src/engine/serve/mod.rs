@@ -4,9 +4,11 @@
 //! | --- | --- |
 //! | `service` | what other threads see and tell |
 //! | `pump` | one thread with its queue |
+//! | `affinity` | the CPUs of threads and of interrupts |
 //! | `team` | the threads of a connection with several queues |
 //! | `again` | what comes between two connections |
 
+mod affinity;
 mod again;
 mod pump;
 mod service;
@@ -20,6 +22,7 @@ use crate::consumer::Consumer;
 use crate::device::{Device, Link};
 use crate::Error;
 
+pub use affinity::{PlaceError, Placed};
 use again::again;
 use pump::Pump;
 pub use service::Service;
@@ -184,6 +187,7 @@ fn pump(
     service: &Service,
     team: &Team,
 ) -> Result<End, Error> {
+    let _present = service.affinity().enter(0, device.queue().interrupt());
     let mut pump = Pump::new(service, device.control_waker());
     if service.connections.load(Ordering::Relaxed) > 1 {
         consumer.announce(device.queue());

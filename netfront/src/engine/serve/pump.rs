@@ -70,9 +70,17 @@ impl Pump {
                 self.control.wake();
             }
             let time = self.calm.time(queue);
-            let woken = match paused {
-                true => rest(queue, time)?,
-                false => self.receiver.sleep(queue, consumer, time)?,
+            let within = consumer.offers_within().filter(|_| !paused);
+            let woken = match (paused, within) {
+                (true, _) => rest(queue, time)?,
+                // Its end is a reason to work, and says nothing of the calm.
+                (false, Some(short)) if short < time => {
+                    match self.receiver.sleep(queue, consumer, short)? {
+                        Wake::Timeout => Wake::Work,
+                        wake => wake,
+                    }
+                }
+                (false, _) => self.receiver.sleep(queue, consumer, time)?,
             };
             match woken {
                 Wake::Work => return Ok(false),

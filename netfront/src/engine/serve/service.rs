@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::affinity::{Affinity, PlaceError, Placed};
 use crate::device::{Device, Link};
 use crate::engine::moderation::Mode;
 use crate::engine::receiver::Tuning;
@@ -29,6 +30,7 @@ pub struct Service {
     /// How often [`Self::kick`] was called: each queue's thread sees by it whether it has done as it was told.
     kicks: AtomicU64,
     tuning: Arc<Tuning>,
+    affinity: Affinity,
     stats: Arc<VifStats>,
 }
 
@@ -59,6 +61,30 @@ impl Service {
 
     pub(super) fn shared_tuning(&self) -> Arc<Tuning> {
         Arc::clone(&self.tuning)
+    }
+
+    /// Has the thread of a queue run on these CPUs, and the interrupts of its event channels come to them, while packets pass
+    /// and in connections to come. Before there is a connection it is only remembered.
+    ///
+    /// # Errors
+    /// If there is no such queue, no CPU is named, or the thread may run on none of them; then nothing has changed. That
+    /// interrupts stay where they were is no error: [`Placed::refused`] says why.
+    pub fn place(&self, queue: usize, cpus: &[usize]) -> Result<Placed, PlaceError> {
+        let queues = self.wakers.lock().map_or(0, |wakers| wakers.len());
+        let queues = match queues {
+            0 => usize::MAX,
+            queues => queues,
+        };
+        self.affinity.place(queue, cpus, queues)
+    }
+
+    /// The number by which the kernel knows the thread of a queue (/proc/self/task); `None` while it has none.
+    pub fn thread(&self, queue: usize) -> Option<i32> {
+        self.affinity.thread(queue)
+    }
+
+    pub(super) fn affinity(&self) -> &Affinity {
+        &self.affinity
     }
 
     /// Asks [`serve`](super::serve) to say goodbye to the backend and return.

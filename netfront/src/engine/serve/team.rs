@@ -58,7 +58,10 @@ impl Team {
         let mut threads = Vec::with_capacity(queues.len());
         for (number, (queue, consumer)) in (1..).zip(queues.iter_mut().zip(consumers)) {
             let pump = Pump::new(service, device.control_waker());
-            let work = move || self.follow(pump, queue, consumer.as_mut(), service);
+            let work = move || {
+                let _present = service.affinity().enter(number, queue.interrupt());
+                self.follow(pump, queue, consumer.as_mut(), service)
+            };
             let started = Builder::new().name(thread_name(device.vif(), number));
             match spawn(number, || started.spawn_scoped(scope, work)) {
                 Ok(thread) => threads.push(thread),

@@ -17,7 +17,7 @@ use netfront::watch::Watch;
 use netfront::{Link, QueueConfig, Wants};
 use serde_json::{json, Map, Value};
 
-use super::process;
+use super::{affinity, process};
 use crate::recording::Writers;
 use crate::takeover::confirm::Confirmation;
 
@@ -105,9 +105,15 @@ impl Subject {
     fn queues(&self) -> Value {
         let queues = self.service.snapshots().into_iter().enumerate();
         let queue = |(number, counters): (usize, Snapshot)| {
+            let [cpu, cpus] = affinity::place(&self.service, number);
+            let stats = self.service.all_stats().of(number);
             json!({
                 "queue": number,
                 "thread": thread_name(self.vif, number),
+                "cpu": cpu,
+                "cpus": cpus,
+                // The oldest first; the last one is `engine_limit`.
+                "limits": stats.limits.recent(),
                 "counters": named(counters),
             })
         };

@@ -11,7 +11,7 @@ use netfront::engine::moderation::Mode;
 use netfront::watch::{Limits, Running, TraceFormat, Watch, WHOLE};
 use serde_json::{json, Value};
 
-use super::Subject;
+use super::{affinity, Subject};
 use crate::takeover::confirm;
 
 /// The version of every answer's form: fields may be added to it, none is removed or changes its meaning.
@@ -42,7 +42,7 @@ enum Answer {
 use Answer::{Order, Recording, Report, Setting};
 
 /// Everything that may be asked: its name, what it is for, its answer.
-const REQUESTS: [(&str, &str, Answer); 10] = [
+const REQUESTS: [(&str, &str, Answer); 11] = [
     ("stats", "the counters", Report(Subject::report)),
     (
         "status",
@@ -64,6 +64,11 @@ const REQUESTS: [(&str, &str, Answer); 10] = [
         "mode",
         "how packets are waited for; mode: from now on interrupt, adaptive or poll",
         Setting(mode),
+    ),
+    (
+        "affinity",
+        "the CPUs of packet threads; cpus: from now on these, for the thread and the interrupts of queue, or of all queues",
+        Setting(affinity::affinity),
     ),
     (
         "capture",
@@ -158,11 +163,11 @@ fn now(asked: Asked, reply: Value) -> Reply {
     Some((asked.client, reply))
 }
 
-fn done(subject: &Subject) -> Value {
+pub(super) fn done(subject: &Subject) -> Value {
     json!({ "schema": SCHEMA, "vif": subject.vif, "ok": true, "paused": subject.service.is_paused() })
 }
 
-fn refused(why: &str) -> Value {
+pub(super) fn refused(why: &str) -> Value {
     json!({ "schema": SCHEMA, "error": why })
 }
 

@@ -1,0 +1,108 @@
+//! The baseline of a store behind one lock, as the requirements could be read literally: every packet goes into a table by its
+//! connection, and whoever works on that connection is signalled.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use netfront::engine::steering::Connection;
+use netfront::OwnedPacket;
+
+/// Packets by connection, for a number of workers.
+pub struct LockedStore {
+    kept: Mutex<Kept>,
+    /// By worker.
+    bells: Vec<Condvar>,
+    /// Times that a worker slept and woke.
+    pub wakeups: AtomicU64,
+}
+
+#[derive(Default)]
+struct Kept {
+    packets: HashMap<Option<Connection>, VecDeque<OwnedPacket>>,
+    /// By worker: its connections that have packets.
+    turns: Vec<VecDeque<Option<Connection>>>,
+    waiting: usize,
+    over: bool,
+}
+
+impl LockedStore {
+    /// For so many workers.
+    pub fn new(workers: usize) -> Self {
+        Self {
+            kept: Mutex::new(Kept {
+                turns: (0..workers).map(|_| VecDeque::new()).collect(),
+                ..Kept::default()
+            }),
+            bells: (0..workers).map(|_| Condvar::new()).collect(),
+            wakeups: AtomicU64::new(0),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Packets that wait.
+    pub fn waiting(&self) -> usize {
+        self.lock().waiting
+    }
+
+    /// Keeps a packet, and signals the worker of its connection.
+    pub fn put(&self, packet: OwnedPacket) {
+        let connection = Connection::of(packet.head());
+        let port = connection.map_or(0, |connection| connection.source.port);
+        let worker = usize::from(port) % self.bells.len().max(1);
+        let mut kept = self.lock();
+        kept.waiting += 1;
+        let queue = kept.packets.entry(connection).or_default();
+        let is_first = queue.is_empty();
+        queue.push_back(packet);
+        if let Some(turns) = kept.turns.get_mut(worker).filter(|_| is_first) {
+            turns.push_back(connection);
+        }
+        drop(kept);
+        if let Some(bell) = self.bells.get(worker) {
+            bell.notify_one();
+        }
+    }
+
+    /// The next packet of a worker; waits for one. `None` when it is over.
+    pub fn take(&self, worker: usize) -> Option<OwnedPacket> {
+        let mut kept = self.lock();
+        loop {
+            if let Some(packet) = kept.next(worker) {
+                return Some(packet);
+            }
+            if kept.over {
+                return None;
+            }
+            kept = self
+                .bells
+                .get(worker)?
+                .wait(kept)
+                .unwrap_or_else(PoisonError::into_inner);
+            self.wakeups.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Workers end when nothing is left.
+    pub fn end(&self) {
+        self.lock().over = true;
+        self.bells.iter().for_each(Condvar::notify_all);
+    }
+}
+
+impl Kept {
+    fn next(&mut self, worker: usize) -> Option<OwnedPacket> {
+        let turns = self.turns.get_mut(worker)?;
+        let connection = turns.pop_front()?;
+        let queue = self.packets.get_mut(&connection)?;
+        let packet = queue.pop_front()?;
+        if !queue.is_empty() {
+            turns.push_back(connection);
+        }
+        self.waiting -= 1;
+        Some(packet)
+    }
+}
