@@ -95,7 +95,7 @@ pub fn is_over(device: &mut Device) -> bool {
         over |= match change {
             Change::BackendLeft(_) | Change::Broken(_) | Change::Restored => true,
             // `device.link()` says it from now on.
-            Change::Carrier(_) | Change::Mtu(_) => false,
+            Change::Carrier(_) | Change::Mtu(_) | Change::Speed(_) => false,
         };
     }
     over

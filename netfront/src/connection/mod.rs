@@ -61,6 +61,8 @@ pub enum Change {
     Carrier(bool),
     /// The MTU changed.
     Mtu(u32),
+    /// The network is said to be so fast now, in bits a second; `None`: the store says nothing of it any more.
+    Speed(Option<u64>),
     /// The backend broke the contract of the control ring: close, and negotiate anew.
     Broken(Corrupt),
 }
@@ -78,6 +80,7 @@ pub struct Connection {
     control: Option<ControlKeys>,
     carrier: bool,
     mtu: u32,
+    speed: Option<u64>,
     /// The backend was told state Connected and has not shown it, nor closed.
     told: bool,
     /// Our keys are in the frontend's directory.
@@ -113,6 +116,7 @@ impl Connection {
             control: None,
             carrier: true,
             mtu: 0,
+            speed: None,
             told: false,
             published: false,
             drained: true,
@@ -214,12 +218,18 @@ impl Connection {
         self.told = false;
         self.carrier = self.read_carrier()?;
         self.mtu = self.read_mtu()?;
+        self.speed = self.read_speed()?;
         Ok(())
     }
 
     /// Whether the cable is in, and the MTU, as they were last read.
     pub fn link(&self) -> (bool, u32) {
         (self.carrier, self.mtu)
+    }
+
+    /// How fast the network is said to be, in bits a second, as it was last read.
+    pub fn speed(&self) -> Option<u64> {
+        self.speed
     }
 
     /// Waits for the next thing that the backend or the toolstack says. `None` after `timeout`.
@@ -259,6 +269,11 @@ impl Connection {
             if mtu != self.mtu {
                 self.mtu = mtu;
                 return Ok(Some(Change::Mtu(mtu)));
+            }
+            let speed = self.read_speed()?;
+            if speed != self.speed {
+                self.speed = speed;
+                return Ok(Some(Change::Speed(speed)));
             }
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() || self.store.next_event(left)?.is_none() {
@@ -393,6 +408,7 @@ impl Connection {
                 key,
                 keys::join(&self.frontend, keys::MTU),
                 keys::join(&self.frontend, keys::DISCONNECT),
+                keys::join(&self.frontend, keys::SPEED),
                 // Relative: it fires when a restore gave the domain a new number.
                 "domid".to_owned(),
             ];

@@ -203,7 +203,7 @@ fn pump(
                 Change::BackendLeft(_) => return Ok(End::Left(change)),
                 Change::Restored => return Ok(End::Restored),
                 Change::Broken(corrupt) => return Ok(End::Broken(corrupt.into())),
-                Change::Carrier(_) | Change::Mtu(_) => {}
+                Change::Carrier(_) | Change::Mtu(_) | Change::Speed(_) => {}
             }
             tracing::info!("the link changed: {change:?}");
             service.show(Some(*device.link()));
