@@ -103,26 +103,67 @@ mod tests {
         frame
     }
 
+    /// A whole packet of either protocol over either family.
+    fn packet(ipv6: bool, is_tcp: bool, payload: usize) -> Vec<u8> {
+        let (protocol, header) = if is_tcp { (6, 20) } else { (17, 8) };
+        let len = (header + payload) as u16;
+        let mut frame = vec![2; 12];
+        if ipv6 {
+            frame.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
+            frame.extend(len.to_be_bytes());
+            frame.extend([protocol, 64]);
+            frame.extend(1..33);
+        } else {
+            frame.extend([8, 0, 0x45, 0]);
+            frame.extend((len + 20).to_be_bytes());
+            frame.extend([0, 0, 0x40, 0, 64, protocol, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+        }
+        frame.extend([0x30, 0x39, 0, 80]);
+        if is_tcp {
+            frame.extend([0, 0, 0, 1, 0, 0, 0, 2, 0x50, 0x18, 1, 0, 0, 0, 0, 0]);
+        } else {
+            frame.extend(len.to_be_bytes());
+            frame.extend([0, 0]);
+        }
+        frame.extend(vec![7; payload]);
+        frame
+    }
+
     #[test]
     fn every_fact_survives_the_way_to_a_tap_and_back() {
-        let gso = Some(Gso {
-            size: 1448,
-            kind: GsoKind::TcpV4,
-        });
-        for (checksum, gso) in [
-            (Checksum::None, None),
-            (Checksum::Validated, None),
-            (Checksum::Blank, None),
-            (Checksum::Blank, gso),
-        ] {
-            let offload = Offload {
-                checksum,
-                gso,
-                hash: None,
+        for (ipv6, is_tcp) in [(false, false), (false, true), (true, false), (true, true)] {
+            let kind = match ipv6 {
+                true => GsoKind::TcpV6,
+                false => GsoKind::TcpV4,
             };
-            let mut frame = tcp(4000);
-            let header = to_tap(&mut frame, &offload).expect("a header");
-            assert_eq!(from_tap(&mut frame, &header), Some(offload));
+            let segments = is_tcp.then_some((Checksum::Blank, Some(Gso { size: 1448, kind })));
+            let states = [Checksum::None, Checksum::Validated, Checksum::Blank];
+            for (checksum, gso) in states
+                .map(|state| (state, None))
+                .into_iter()
+                .chain(segments)
+            {
+                let offload = Offload {
+                    checksum,
+                    gso,
+                    hash: None,
+                };
+                let what = format!("{offload:?}, IPv6 {ipv6}, TCP {is_tcp}");
+                let given = packet(ipv6, is_tcp, 4000);
+                let mut frame = given.clone();
+                let header = to_tap(&mut frame, &offload).expect("a header");
+                if checksum == Checksum::Blank {
+                    let start = if ipv6 { 54 } else { 34 };
+                    let field = if is_tcp { 16 } else { 6 };
+                    assert_eq!(
+                        (header.csum_start, header.csum_offset),
+                        (start, field),
+                        "{what}"
+                    );
+                }
+                assert_eq!(from_tap(&mut frame, &header), Some(offload), "{what}");
+                assert!(frame == given, "{what}: no byte is touched");
+            }
         }
     }
 

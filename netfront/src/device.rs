@@ -1,7 +1,7 @@
 //! A connected vif: its queues, its link, and the control thread that watches the store.
 //!
 //! The thread that calls [`Builder::connect`] owns the queues. A control thread behind it watches the
-//! backend's state, carrier and MTU, grants more pages when a pool runs low, and wakes the owner when
+//! backend's state, carrier, MTU and speed, grants more pages when a pool runs low, and wakes the owner when
 //! something changed.
 //!
 //! There is one queue unless [`Builder::queues`] asks for more. [`crate::engine::serve_queues`] gives each a thread of its
@@ -38,7 +38,7 @@ pub struct Link {
     pub mac: [u8; 6],
     /// Bytes of payload in a frame.
     pub mtu: u32,
-    /// How fast the network is said to be, in bits a second: read when it connects; `None` if the store does not say.
+    /// How fast the network is said to be, in bits a second; `None` if the store does not say.
     pub speed: Option<u64>,
     /// True if the cable is in and the backend is connected.
     pub carrier: bool,
@@ -236,12 +236,13 @@ impl Device {
             goodbye(connection, &mut queues, builder.deadline);
             return Err(error);
         }
-        // A cable that is out, or an MTU that changed since the offer was read, will not be told again.
+        // A cable that is out, or an MTU or a speed that changed since the offer was read, will not be told again.
         let (carrier, mtu) = connection.link();
+        let speed = connection.speed();
         let link = Link {
             mac: offer.mac,
             mtu,
-            speed: offer.speed,
+            speed,
             carrier,
             features: offer.features,
             split_event_channels: split,
@@ -320,6 +321,7 @@ impl Device {
             Change::MulticastFilter => self.builder.wants.multicast_filter = false,
             Change::Carrier(carrier) => self.link.carrier = carrier,
             Change::Mtu(mtu) => self.link.mtu = mtu,
+            Change::Speed(speed) => self.link.speed = speed,
         }
         Some(change)
     }

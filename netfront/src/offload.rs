@@ -11,6 +11,7 @@
 //! netif does not say *where* a blank checksum is: the receiver finds it by parsing. That is done on the copied
 //! head, never on shared memory.
 
+mod able;
 mod headers;
 mod segment;
 
@@ -19,6 +20,7 @@ use std::ops::DerefMut;
 use netfront_tap::{header, VnetHeader};
 use xen_ring::{Checksum, Gso, GsoKind, Offload};
 
+pub use able::{takes_blank, takes_segments};
 pub(crate) use headers::{fold, sum};
 pub use headers::{Headers, Transport};
 pub use segment::{NotSegments, Piece, Segments, HEADERS_MAX};

@@ -8,6 +8,8 @@
 pub mod skipped;
 #[cfg(feature = "sim")]
 pub mod stage;
+#[cfg(feature = "sim")]
+pub mod wire;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

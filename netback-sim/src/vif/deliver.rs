@@ -287,12 +287,16 @@ impl Vif {
     }
 }
 
+/// Bytes of a frame that are always in its first slot, if it has so many: all headers, with room for the longest that
+/// large segments have. Frontends look for them there.
+const HEADERS: usize = 256;
+
 /// Where in its first page a frame starts, `left` bytes of which are to go. Frames that all start
 /// at offset 0 fall into the same few cache sets. The page decides, so that a page that is used
 /// again and again is used at the same, warm, place; and no frame takes more slots for it.
 #[inline]
 fn stagger(gref: u32, left: usize) -> usize {
-    let room = left.next_multiple_of(PAGE_SIZE) - left;
+    let room = (left.next_multiple_of(PAGE_SIZE) - left).min(PAGE_SIZE - left.min(HEADERS));
     match room / LINE {
         0 => 0,
         lines => (gref.wrapping_mul(7) as usize % (lines + 1)) * LINE,
@@ -315,6 +319,7 @@ mod tests {
                     "length {len}, offset {offset}"
                 );
                 assert!(offset < PAGE_SIZE && offset.is_multiple_of(LINE));
+                assert!(PAGE_SIZE - offset >= len.min(HEADERS), "length {len}");
             }
         }
     }

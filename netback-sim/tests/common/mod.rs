@@ -152,6 +152,14 @@ impl Keys {
     }
 }
 
+/// A frame that came.
+pub struct Received {
+    pub bytes: Vec<u8>,
+    pub offload: Offload,
+    /// Bytes in each of its slots.
+    pub slots: Vec<u16>,
+}
+
 /// A connected frontend.
 pub struct Front {
     pub keys: Keys,
@@ -264,12 +272,18 @@ impl Front {
 
     /// Puts a frame into the ring in so many slots; false when there is no room now.
     pub fn send(&mut self, frame: &[u8], slots: usize, offload: &Offload) -> bool {
-        let piece = frame.len().div_ceil(slots);
+        let pieces: Vec<&[u8]> = frame.chunks(frame.len().div_ceil(slots)).collect();
+        self.send_pieces(&pieces, offload)
+    }
+
+    /// Puts a frame into the ring, each piece in a slot of its own; false when there is no room now.
+    pub fn send_pieces(&mut self, pieces: &[&[u8]], offload: &Offload) -> bool {
+        let slots = pieces.len();
         if self.free.len() < slots || (self.tx.free_requests() as usize) < slots + 2 {
             return false;
         }
         let mut fragments = Vec::new();
-        for (i, bytes) in frame.chunks(piece).enumerate() {
+        for (i, bytes) in pieces.iter().enumerate() {
             let id = self.free.pop().unwrap();
             let offset = (i * 64) % (PAGE_SIZE - bytes.len() + 1);
             self.tx_pages.page(usize::from(id)).copy_in(offset, bytes);
@@ -314,6 +328,14 @@ impl Front {
 
     /// Takes the frames that have come, and posts their pages again.
     pub fn receive(&mut self) -> Vec<(Vec<u8>, Offload)> {
+        let frames = self.receive_slots().into_iter();
+        frames
+            .map(|received| (received.bytes, received.offload))
+            .collect()
+    }
+
+    /// The same, with what lay in which slot.
+    pub fn receive_slots(&mut self) -> Vec<Received> {
         let mut frames = Vec::new();
         while receive::next(&mut self.rx, &mut self.packet).expect("a sound rx ring") {
             if self.packet.fault.is_some() {
@@ -326,7 +348,11 @@ impl Front {
                 let page = self.rx_pages.page(usize::from(fragment.slot));
                 page.copy_out(usize::from(fragment.offset), &mut bytes[at..]);
             }
-            frames.push((bytes, self.packet.offload));
+            frames.push(Received {
+                bytes,
+                offload: self.packet.offload,
+                slots: self.packet.fragments.iter().map(|f| f.len).collect(),
+            });
         }
         if !frames.is_empty() {
             self.post(SLOTS);

@@ -135,6 +135,8 @@ enum netfront_change {
     NETFRONT_CHANGE_MTU = 4,
     // The backend broke the contract: netfront_reconnect().
     NETFRONT_CHANGE_BROKEN = 5,
+    // The network is said to be as fast as the value, in megabits a second; 0: nothing is said any more.
+    NETFRONT_CHANGE_SPEED = 6,
 };
 
 // A vif, as `struct netfront` of the header.

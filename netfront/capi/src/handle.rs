@@ -224,6 +224,7 @@ impl Netfront {
             Some(netfront::Change::Restored) => (Change::Restored, 0),
             Some(netfront::Change::Carrier(carrier)) => (Change::Carrier, carrier.into()),
             Some(netfront::Change::Mtu(mtu)) => (Change::Mtu, mtu),
+            Some(netfront::Change::Speed(speed)) => (Change::Speed, megabits(speed)),
             Some(netfront::Change::Broken(_)) => (Change::Broken, 0),
         })
     }
@@ -341,6 +342,12 @@ fn watch(ready: &OwnedFd, queue: &Queue) -> Result<(), Problem> {
 fn unwatch(ready: &OwnedFd, queue: &Queue) {
     let _ = epoll::delete(ready, queue.event_fd());
     let _ = epoll::delete(ready, queue.waker().as_fd());
+}
+
+/// A speed in bits a second for C: less than a megabit counts as one, and nothing as 0.
+fn megabits(speed: Option<u64>) -> u32 {
+    let whole = speed.map_or(0, |speed| speed.div_ceil(1_000_000));
+    u32::try_from(whole).unwrap_or(u32::MAX)
 }
 
 fn wake(wake: netfront::Wake) -> c_int {

@@ -123,6 +123,8 @@ pub enum Change {
     Mtu = 4,
     /// The backend broke the contract: netfront_reconnect().
     Broken = 5,
+    /// The network is said to be as fast as the value, in megabits a second; 0: nothing is said any more.
+    Speed = 6,
 }
 
 /// How to connect. What is 0 or NULL has its default, so `struct netfront_options options = { 0 };` is a good

@@ -112,7 +112,7 @@ pub fn is_over(device: &mut Device) -> bool {
             | Change::Restored
             | Change::MulticastFilter => true,
             // `device.link()` says it from now on.
-            Change::Carrier(_) | Change::Mtu(_) => false,
+            Change::Carrier(_) | Change::Mtu(_) | Change::Speed(_) => false,
         };
     }
     over

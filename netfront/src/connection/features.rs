@@ -22,8 +22,8 @@ pub struct Features {
     pub multicast_control: bool,
     /// The same at any time.
     pub dynamic_multicast_control: bool,
-    /// The backend would leave bytes free before each packet. Known only, and never asked for: as read in its source,
-    /// netback then tells lengths and offsets that contradict each other in all slots but the first.
+    /// The backend would leave bytes free before each packet. Known only, and never asked for: received pages are lent
+    /// read-only, so nothing could be written there; docs/protocol.md has more.
     pub xdp_headroom: bool,
     /// The most queues that the backend serves (absent key: 1).
     pub max_queues: u32,

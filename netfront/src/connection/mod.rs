@@ -67,6 +67,8 @@ pub enum Change {
     /// `feature-multicast-control` without `feature-dynamic-multicast-control`, filters until it connects anew. Until then some
     /// are missing; the next connection of the device asks for no filter.
     MulticastFilter,
+    /// The network is said to be so fast now, in bits a second; `None`: the store says nothing of it any more.
+    Speed(Option<u64>),
     /// The backend broke the contract of the control ring: close, and negotiate anew.
     Broken(Corrupt),
 }
@@ -84,6 +86,7 @@ pub struct Connection {
     control: Option<ControlKeys>,
     carrier: bool,
     mtu: u32,
+    speed: Option<u64>,
     /// The backend was told state Connected and has not shown it, nor closed.
     told: bool,
     /// Our keys are in the frontend's directory.
@@ -119,6 +122,7 @@ impl Connection {
             control: None,
             carrier: true,
             mtu: 0,
+            speed: None,
             told: false,
             published: false,
             drained: true,
@@ -220,12 +224,18 @@ impl Connection {
         self.told = false;
         self.carrier = self.read_carrier()?;
         self.mtu = self.read_mtu()?;
+        self.speed = self.read_speed()?;
         Ok(())
     }
 
     /// Whether the cable is in, and the MTU, as they were last read.
     pub fn link(&self) -> (bool, u32) {
         (self.carrier, self.mtu)
+    }
+
+    /// How fast the network is said to be, in bits a second, as it was last read.
+    pub fn speed(&self) -> Option<u64> {
+        self.speed
     }
 
     /// Waits for the next thing that the backend or the toolstack says. `None` after `timeout`.
@@ -265,6 +275,11 @@ impl Connection {
             if mtu != self.mtu {
                 self.mtu = mtu;
                 return Ok(Some(Change::Mtu(mtu)));
+            }
+            let speed = self.read_speed()?;
+            if speed != self.speed {
+                self.speed = speed;
+                return Ok(Some(Change::Speed(speed)));
             }
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() || self.store.next_event(left)?.is_none() {

@@ -97,6 +97,7 @@ impl Connection {
                 key,
                 keys::join(&self.frontend, keys::MTU),
                 keys::join(&self.frontend, keys::DISCONNECT),
+                keys::join(&self.frontend, keys::SPEED),
                 // Relative: it fires when a restore gave the domain a new number.
                 "domid".to_owned(),
             ] {

@@ -59,3 +59,6 @@ impl Cut {
         self.segments.is_none()
     }
 }
+
+#[cfg(all(test, feature = "sim"))]
+mod tests;

@@ -22,12 +22,12 @@ use super::Consumer;
 use crate::announce;
 use crate::connection::Features;
 use crate::device::Link;
-use crate::offload::{fill_checksum, from_vnet, to_vnet};
+use crate::offload::{fill_checksum, from_vnet, takes_blank, takes_segments, to_vnet};
 use crate::packet::{Packet, MAX_FRAGMENTS};
 use crate::queue::Queue;
 use crate::stats::counters;
 use crate::Error;
-use xen_ring::{Checksum, GsoKind};
+use xen_ring::Checksum;
 
 counters! {
     /// What the TAP side counts.
@@ -48,7 +48,7 @@ counters! {
     segments_cut,
     /// Addresses announced to the neighbours after a reconnect.
     announced,
-    /// Checksums filled in by software, since the backend cannot.
+    /// Checksums filled in by software, since the backend cannot, or would not find them.
     checksums_filled,
     /// Calls of readv and writev.
     system_calls,
@@ -62,6 +62,8 @@ pub struct Tap {
     counters: Arc<TapCounters>,
     /// Address and MTU that hold whatever the vif says.
     kept: Option<([u8; 6], u32)>,
+    /// The speed that the interface was last told to have, in bits a second.
+    speed: Option<u64>,
     cut: Cut,
     groups: Option<Groups>,
     /// Tells the first queue of multicast frames, if it follows groups and this is another.
@@ -81,13 +83,14 @@ impl std::fmt::Debug for Addresses {
 }
 
 impl Tap {
-    /// Uses this device. Address, MTU, offloads and carrier follow the vif from now on.
+    /// Uses this device. Address, MTU, speed, offloads and carrier follow the vif from now on.
     pub fn new(device: netfront_tap::Tap) -> Self {
         Self {
             device,
             features: Features::default(),
             counters: Arc::default(),
             kept: None,
+            speed: None,
             cut: Cut::default(),
             groups: None,
             hint: None,
@@ -159,6 +162,19 @@ impl Tap {
         self.device.name()
     }
 
+    /// Has the interface say how fast the network is. What the store says nothing of is left to the kernel, unless it said
+    /// something before.
+    fn say_speed(&mut self, speed: Option<u64>) {
+        if self.speed == speed {
+            return;
+        }
+        self.speed = speed;
+        // It is for people and programs that ask; packets pass all the same.
+        if let Err(error) = self.device.set_speed(speed) {
+            tracing::info!("the TAP does not say how fast the network is: {error}");
+        }
+    }
+
     /// Reads one frame into granted pages. Says whether there was one.
     fn read_one(&mut self, queue: &mut Queue) -> Result<bool, Error> {
         let Self {
@@ -186,9 +202,13 @@ impl Tap {
             }
             let vnet = VnetHeader::decode(&bytes);
             let mut offload = from_vnet(&vnet);
+            let head = pages
+                .first()
+                .map_or(&[][..], |page| &page[..len.min(page.len())]);
+            let finds = offload.checksum != Checksum::Blank || takes_blank(features, &vnet, head);
             if offload
                 .gso
-                .is_some_and(|gso| !takes_segments(features, gso.kind))
+                .is_some_and(|gso| !finds || !takes_segments(features, gso.kind))
             {
                 // Queued in the TAP for an earlier backend that could cut it.
                 let pages = pages.iter().map(|page| &page[..]);
@@ -198,7 +218,7 @@ impl Tap {
                 }
                 return Ok(None);
             }
-            if offload.checksum == Checksum::Blank && !takes_blank(features, pages.first()) {
+            if !finds {
                 let (start, offset) = (vnet.csum_start, vnet.csum_offset);
                 fill_checksum(pages, len, usize::from(start), usize::from(offset));
                 offload.checksum = Checksum::None;
@@ -206,24 +226,6 @@ impl Tap {
             }
             Ok(Some((len, offload)))
         })
-    }
-}
-
-/// True if the backend cuts large segments of this kind.
-fn takes_segments(features: &Features, kind: GsoKind) -> bool {
-    match kind {
-        GsoKind::TcpV4 => features.gso_tcpv4,
-        GsoKind::TcpV6 => features.gso_tcpv6,
-    }
-}
-
-/// True if the backend can fill in the checksum of this frame: it may be able to for IPv4 only.
-fn takes_blank(features: &Features, first: Option<&std::io::IoSliceMut<'_>>) -> bool {
-    let is_ipv6 = first.and_then(|page| page.get(12..14)) == Some(&[0x86, 0xdd][..]);
-    if is_ipv6 {
-        features.ipv6_csum_offload
-    } else {
-        features.csum_offload
     }
 }
 
@@ -248,6 +250,7 @@ impl Consumer for Tap {
         if self.device.mtu()? != mtu {
             self.device.set_mtu(mtu)?;
         }
+        self.say_speed(link.speed);
         // Set every time, also to nothing: the flags belong to the device and outlive whoever set them.
         // A segment longer than a page needs several slots.
         let features = link.features;

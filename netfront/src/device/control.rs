@@ -160,7 +160,7 @@ impl Drop for Control {
 struct News {
     /// Looked at first: the owner asks often, and the lock is not for every round.
     any: AtomicBool,
-    newest: Mutex<[Option<Change>; 6]>,
+    newest: Mutex<[Option<Change>; 7]>,
 }
 
 impl News {
@@ -168,10 +168,11 @@ impl News {
         let kind = match change {
             Change::Carrier(_) => 0,
             Change::Mtu(_) => 1,
-            Change::Broken(_) => 2,
-            Change::BackendLeft(_) => 3,
-            Change::Restored => 4,
-            Change::MulticastFilter => 5,
+            Change::Speed(_) => 2,
+            Change::Broken(_) => 3,
+            Change::BackendLeft(_) => 4,
+            Change::Restored => 5,
+            Change::MulticastFilter => 6,
         };
         self.newest.lock().unwrap_or_else(PoisonError::into_inner)[kind] = Some(change);
         self.any.store(true, Ordering::Release);

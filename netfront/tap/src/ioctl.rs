@@ -1,6 +1,6 @@
 //! The system calls of a TAP that have no safe form elsewhere: the only file with `unsafe`.
 //!
-//! Numbers and argument types: Linux `include/uapi/linux/if_tun.h`, `sockios.h` and `if.h`. All
+//! Numbers and argument types: Linux `include/uapi/linux/if_tun.h`, `sockios.h`, `if.h` and `ethtool.h`. All
 //! arguments are plain bytes built here, so each call's soundness is visible in its few lines.
 
 use std::ffi::c_void;
@@ -93,6 +93,81 @@ interface_calls! {
     set_mtu = libc::SIOCSIFMTU;
     get_mac = libc::SIOCGIFHWADDR;
     set_mac = libc::SIOCSIFHWADDR;
+}
+
+/// `struct ethtool_cmd` (Linux `include/uapi/linux/ethtool.h`): what a link is said to be. The older of two forms, which
+/// every kernel turns into the newer; its size is known beforehand.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub(crate) struct LinkSettings {
+    command: u32,
+    _supported: [u32; 2],
+    speed_low: u16,
+    duplex: u8,
+    _port_to_mdio: [u8; 5],
+    _limits: [u32; 2],
+    speed_high: u16,
+    _mdix: [u8; 2],
+    _partner: [u32; 3],
+}
+
+// A size other than the kernel's would make it read or write past the end.
+const _: () = assert!(size_of::<LinkSettings>() == 44);
+
+impl LinkSettings {
+    /// DUPLEX_FULL
+    const FULL: u8 = 1;
+
+    /// So many megabits a second, both ways at once.
+    pub(crate) fn of_speed(megabits: u32) -> Self {
+        LinkSettings {
+            speed_low: megabits as u16,
+            speed_high: (megabits >> 16) as u16,
+            duplex: Self::FULL,
+            ..LinkSettings::default()
+        }
+    }
+
+    pub(crate) fn speed(&self) -> u32 {
+        (u32::from(self.speed_high) << 16) | u32::from(self.speed_low)
+    }
+}
+
+/// ETHTOOL_GSET: reads what the link of the request's interface is said to be.
+pub(crate) fn get_link(
+    fd: BorrowedFd<'_>,
+    request: &InterfaceRequest,
+    settings: &mut LinkSettings,
+) -> Result<(), Errno> {
+    link(fd, request, settings, 1)
+}
+
+/// ETHTOOL_SSET: says what it is.
+pub(crate) fn set_link(
+    fd: BorrowedFd<'_>,
+    request: &InterfaceRequest,
+    settings: &mut LinkSettings,
+) -> Result<(), Errno> {
+    link(fd, request, settings, 2)
+}
+
+/// Only for the two commands whose argument is a `struct ethtool_cmd`.
+fn link(
+    fd: BorrowedFd<'_>,
+    request: &InterfaceRequest,
+    settings: &mut LinkSettings,
+    command: u32,
+) -> Result<(), Errno> {
+    /// SIOCETHTOOL of `sockios.h`, which libc does not have.
+    const NUMBER: Opcode = 0x8946;
+    settings.command = command;
+    // The request holds a pointer to the argument.
+    let address = std::ptr::from_mut(settings).expose_provenance();
+    let mut request = request.with(address.to_ne_bytes());
+    // SAFETY: the kernel reads and writes at most one `struct ifreq` through the first pointer. Through the one in it, for
+    // both commands that this is called with, it reads and writes one `struct ethtool_cmd`: `settings` is as large, has no
+    // invalid bytes, and is borrowed alone until the call is over.
+    unsafe { ioctl(fd, Updater::<NUMBER, _>::new(&mut request)) }
 }
 
 /// Requests that take a pointer to an `int` and only read it.

@@ -6,11 +6,16 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{fcntl_getfl, fcntl_setfl, open, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::ioctl::{self, InterfaceRequest};
+use crate::ioctl::{self, InterfaceRequest, LinkSettings};
 use crate::{namespace, Error, Offloads, TapOptions, HEADER_SIZE};
 
 /// The most slices that one frame may be spread over: a netif packet has at most 19 slots.
 pub const MAX_SLICES: usize = 24;
+
+/// Bits a second of what the kernel counts a link's speed in.
+const MEGABIT: u64 = 1_000_000;
+/// SPEED_UNKNOWN of Linux's `ethtool.h`.
+const SPEED_UNKNOWN: u32 = u32::MAX;
 
 /// What became of a frame that was to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -278,6 +283,34 @@ impl Tap {
     pub fn set_carrier(&self, carrier: bool) -> Result<(), Error> {
         ioctl::set_carrier(self.file.as_fd(), i32::from(carrier))
             .map_err(|errno| self.refused("setting the carrier", errno))
+    }
+
+    /// Says how fast the network is, in bits a second, for those who ask the interface: bonds, bridges, `ethtool`. It
+    /// moves no packet faster or slower. `None`: nobody knows. The kernel counts in megabits: less counts as one.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] on kernels whose TAPs have a fixed speed.
+    pub fn set_speed(&self, speed: Option<u64>) -> Result<(), Error> {
+        let megabits = speed.map_or(SPEED_UNKNOWN, |speed| {
+            // The kernel takes a greater number for nonsense.
+            speed.div_ceil(MEGABIT).clamp(1, i32::MAX as u64) as u32
+        });
+        let mut settings = LinkSettings::of_speed(megabits);
+        ioctl::set_link(self.control.as_fd(), &self.request()?, &mut settings)
+            .map_err(|errno| self.refused("setting the speed", errno))
+    }
+
+    /// How fast the network is said to be, in bits a second; `None` if nobody knows. A new TAP has the kernel's own idea:
+    /// 10 megabits, since Linux 6.2 10 gigabits.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] when the interface is gone.
+    pub fn speed(&self) -> Result<Option<u64>, Error> {
+        let mut settings = LinkSettings::default();
+        ioctl::get_link(self.control.as_fd(), &self.request()?, &mut settings)
+            .map_err(|errno| self.refused("reading the speed", errno))?;
+        let megabits = Some(settings.speed()).filter(|megabits| *megabits != SPEED_UNKNOWN);
+        Ok(megabits.map(|megabits| u64::from(megabits) * MEGABIT))
     }
 
     /// Receives one frame: its header and, into `buffers`, its bytes, by one system call. The

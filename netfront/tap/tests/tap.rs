@@ -102,6 +102,27 @@ fn a_tap_takes_mac_mtu_up_and_carrier() {
 }
 
 #[test]
+fn a_tap_says_the_speed_that_it_was_told() {
+    isolated(|| {
+        let tap = tap("xn0");
+        for (told, said) in [
+            (Some(10_000_000_000), Some(10_000_000_000)),
+            (Some(100_000_000), Some(100_000_000)),
+            // More megabits than 16 bits hold.
+            (Some(100_000_000_000), Some(100_000_000_000)),
+            (Some(56_000), Some(1_000_000)),
+            (None, None),
+        ] {
+            tap.set_speed(told).unwrap();
+            assert_eq!(tap.speed().unwrap(), said, "{told:?}");
+        }
+        tap.set_speed(Some(40_000_000_000)).unwrap();
+        tap.set_up(true).unwrap();
+        assert_eq!(tap.speed().unwrap(), Some(40_000_000_000));
+    });
+}
+
+#[test]
 fn an_udp_packet_leaves_its_checksum_undone_only_when_the_reader_can_take_it() {
     isolated(|| {
         let tap = tap("xn0");

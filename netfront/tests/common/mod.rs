@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use hypervisor::sim::server::Options;
 use hypervisor::Domain;
+use netfront::engine::Service;
 use netfront::queue::QueueKeys;
 use netfront::{Device, Offload, OwnedPacket, Queue, QueueConfig, QueueStats};
 use netfront_tests::stage::Stage;
@@ -120,6 +121,15 @@ pub fn detach_all(queue: &mut Queue) -> Vec<OwnedPacket> {
     {}
     queue.flush().expect("flushed");
     packets
+}
+
+/// Ends a service with the test, however that ends: a thread of a scope that serves is waited for.
+pub struct Stopping<'a>(pub &'a Service);
+
+impl Drop for Stopping<'_> {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
 }
 
 /// One counter by its name.

@@ -58,6 +58,38 @@ fn carrier_disconnect_and_mtu_are_reported_once_each() {
 }
 
 #[test]
+fn a_speed_that_changes_is_reported_once_and_one_that_makes_no_sense_is_none() {
+    let gigabit = 1_000_000_000;
+    let steps: [(Act, Option<Change>); 6] = [
+        (
+            |t| t.front("speed", "10G"),
+            Some(Change::Speed(Some(10 * gigabit))),
+        ),
+        // The same in other words.
+        (|t| t.front("speed", 10), None),
+        (
+            |t| t.front("speed", "100M"),
+            Some(Change::Speed(Some(gigabit / 10))),
+        ),
+        (|t| t.front("speed", "fast"), Some(Change::Speed(None))),
+        (|t| t.front("speed", 1), Some(Change::Speed(Some(gigabit)))),
+        (|t| t.remove_front("speed"), Some(Change::Speed(None))),
+    ];
+    for client in StoreClient::available() {
+        let (world, mut toolstack) = vif();
+        let mut connection = connected(&world, &mut toolstack, *client);
+        assert_eq!(connection.next_change(SHORT).unwrap(), None);
+        for (index, (act, expected)) in steps.iter().enumerate() {
+            act(&mut toolstack);
+            let patience = if expected.is_some() { PATIENCE } else { SHORT };
+            let change = connection.next_change(patience).unwrap();
+            assert_eq!(change, *expected, "step {index}");
+        }
+        assert_eq!(connection.next_change(SHORT).unwrap(), None);
+    }
+}
+
+#[test]
 fn a_backend_that_leaves_is_reported_with_its_state() {
     let cases: [(Act, XenbusState); 8] = [
         (|t| t.back("state", 5), XenbusState::Closing),
@@ -148,6 +180,10 @@ fn a_device_wakes_its_owner_and_keeps_its_link_up_to_date() {
     toolstack.front("mtu", 4000);
     assert_eq!(next(&mut device), Change::Mtu(4000));
     assert_eq!(device.link().mtu, 4000);
+    toolstack.front("speed", "40G");
+    let speed = Some(40_000_000_000);
+    assert_eq!(next(&mut device), Change::Speed(speed));
+    assert_eq!(device.link().speed, speed);
     let stopping = std::thread::spawn(move || backend.stop().unwrap());
     assert!(matches!(next(&mut device), Change::BackendLeft(_)));
     assert!(!device.link().carrier);

@@ -114,7 +114,7 @@ fn each_fault_of_a_packet_is_counted_by_its_name_and_the_device_lives() {
 }
 
 /// The queue is down: every call says so or does nothing, none panics, and nothing stays granted.
-fn assert_down(world: &World, mut queue: Queue, back: Back, what: &str) {
+pub fn assert_down(world: &World, mut queue: Queue, back: Back, what: &str) {
     for _ in 0..3 {
         let _ = queue.receive(64, |packet| drop(packet.detach()));
         let _ = queue.reclaim();

@@ -144,6 +144,9 @@ fn headline(report: &Value) -> String {
         };
         let mac = link["mac"].as_str().unwrap_or("?");
         text.push_str(&format!(", {mac}, MTU {}, {carrier}", link["mtu"]));
+        if let Some(speed) = link["speed"].as_u64() {
+            text.push_str(&format!(", {}", bits_a_second(speed)));
+        }
     }
     for (key, word) in [("paused", "PAUSED"), ("capturing", "capturing")] {
         if report[key] == true {
@@ -151,6 +154,16 @@ fn headline(report: &Value) -> String {
         }
     }
     text
+}
+
+/// In the largest unit of which there are whole ones, as a network card's speed is told.
+fn bits_a_second(speed: u64) -> String {
+    let units = [(1_000_000_000, "Gbit/s"), (1_000_000, "Mbit/s")];
+    let whole = units
+        .into_iter()
+        .find(|(size, _)| speed.is_multiple_of(*size));
+    let (size, unit) = whole.unwrap_or((1000, "kbit/s"));
+    format!("{} {unit}", speed / size)
 }
 
 fn ends(store: &Value) -> String {
@@ -403,6 +416,15 @@ vif 0  connected for 12 min, 00:16:3e:00:00:01, MTU 1500, carrier on, PAUSED
   engine    adaptive, limit 20 rounds (lately 10 to 40); of 90 rounds 0 out of budget, 2 out of time; held 1
   process   pid 7, up 13 min, 9.0 MiB resident, 0.40 s of CPU (0.05 %), 1.5 wake-ups/s, 4 threads";
         assert_eq!(text(&report()), wanted);
+    }
+
+    #[test]
+    fn a_speed_is_told_in_the_unit_in_which_it_was_meant() {
+        let mut report = report();
+        report["link"]["speed"] = json!(10_000_000_000_u64);
+        assert!(text(&report).contains("carrier on, 10 Gbit/s, PAUSED"));
+        assert_eq!(bits_a_second(2_500_000_000), "2500 Mbit/s");
+        assert_eq!(bits_a_second(56_000), "56 kbit/s");
     }
 
     #[test]

@@ -207,7 +207,7 @@ fn pump(
                 Change::Restored => return Ok(End::Restored),
                 Change::Broken(corrupt) => return Ok(End::Broken(corrupt.into())),
                 Change::MulticastFilter => return Ok(End::Filtered),
-                Change::Carrier(_) | Change::Mtu(_) => {}
+                Change::Carrier(_) | Change::Mtu(_) | Change::Speed(_) => {}
             }
             tracing::info!("the link changed: {change:?}");
             service.show(Some(*device.link()));
