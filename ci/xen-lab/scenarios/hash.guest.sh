@@ -27,7 +27,7 @@ hash_trace() {
 
 # hash_traced: a line for each packet that came with a hash: its queue and the hash.
 hash_traced() {
-    kill -INT "$(cat /run/lab/trace.pid)"
+    kill -TERM "$(cat /run/lab/trace.pid)"
     tries=50
     while kill -0 "$(cat /run/lab/trace.pid)" 2>/dev/null; do
         tries=$((tries - 1))

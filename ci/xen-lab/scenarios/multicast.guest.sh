@@ -20,7 +20,7 @@ multicast_record() {
 }
 
 multicast_recorded() {
-    kill -INT "$(cat /run/lab/capture.pid)"
+    kill -TERM "$(cat /run/lab/capture.pid)"
     tries=50
     while kill -0 "$(cat /run/lab/capture.pid)" 2>/dev/null; do
         tries=$((tries - 1))
