@@ -49,7 +49,8 @@ far_without_offloads() {
 # far_record FILE: captures all that passes there, whole.
 far_record() {
     : >/run/lab/far-tcpdump.txt
-    far tcpdump -i lab1 -s 262144 -U -B 8192 -Z root -w "$1" >/run/lab/far-tcpdump.txt 2>&1 </dev/null &
+    # Not by `far`: the process that is to be ended would be a shell, which ignores that, and not tcpdump.
+    nsenter -t "$(cat "$FAR_PROCESS")" -n tcpdump -i lab1 -s 262144 -U -B 8192 -Z root -w "$1" >/run/lab/far-tcpdump.txt 2>&1 </dev/null &
     echo $! >"$FAR_RECORDER"
     tries=100
     until grep -q 'listening on' /run/lab/far-tcpdump.txt; do
@@ -61,7 +62,7 @@ far_record() {
 
 # far_recorded: the capture is complete. It may have been started by another shell, so there is no `wait`.
 far_recorded() {
-    kill -INT "$(cat "$FAR_RECORDER")" 2>/dev/null
+    kill -TERM "$(cat "$FAR_RECORDER")" 2>/dev/null
     tries=100
     while kill -0 "$(cat "$FAR_RECORDER")" 2>/dev/null; do
         tries=$((tries - 1))
