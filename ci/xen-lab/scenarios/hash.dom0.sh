@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# hash: the kernel's netback hashes what it sends, as our driver asks it over the control ring: flows come by the queue that the mapping names, each packet with its hash, and those of Microsoft's verification suite are right.
+# hash: the kernel's netback hashes what it sends, as our driver asks it over the control ring: flows come by the queue that the mapping names, each packet with its hash, those of Microsoft's verification suite are right, and the next driver gets none that it did not ask for.
 # guests: pv
 
 # many_connections: 32 of TCP to the guest: netback takes a hash over ports for these only, and all datagrams between two
@@ -83,4 +83,12 @@ saw "mapping 1,0: $(wc -l <"$RESULTS/traced.txt" | tr -d ' ') different hashes, 
 saw "the hashes of Microsoft's verification suite are right: IPv4 and IPv6, with ports and without"
 check "packets dropped" 0 "$(guest front_drops)"
 guest_must front_stop
+
+# netback keeps algorithm and mapping with the vif: a driver that goes has to end it.
+guest_must hash_plain
+within 30 "the guest answers" ping -c 1 -W 1 10.77.0.2
+many_connections
+check "packets with a hash for the next driver, which asks for none" "0 0" "$(guest front_each rx_hashed)"
+guest_must front_stop
+saw "the next driver, which asks for none, gets none"
 guest front_log >"$RESULTS/netfront.log"

@@ -323,10 +323,7 @@ impl TxQueue {
                 gref: Some(fragment.gref),
                 offset: Some(fragment.offset),
                 size: Some(fragment.len),
-                hash: offload
-                    .hash
-                    .filter(|_| index == 0)
-                    .map(|hash| hash.value),
+                hash: offload.hash.filter(|_| index == 0).map(|hash| hash.value),
                 flags: &flags_of(offload, index == 0, last),
                 ..Event::new("tx", What::Request)
             });
