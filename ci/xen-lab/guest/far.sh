@@ -17,6 +17,8 @@ far() { nsenter -t "$(cat "$FAR_PROCESS")" -n "$@"; }
 far_start() {
     # The kernel would look for modprobe where busybox has not put it.
     modprobe veth || return 1
+    # That of an earlier scenario, which may have ended anywhere.
+    ip link del lab0 2>/dev/null
     # busybox cannot name the second half; the kernel calls it veth0.
     ip link add lab0 type veth && ip link set veth0 name lab1 || return 1
     unshare -n sleep 100000 >/dev/null 2>&1 </dev/null &

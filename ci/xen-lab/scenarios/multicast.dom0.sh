@@ -17,6 +17,8 @@ COUNT=10
 # that it received on some interface; a packet that dom0 sends itself is not known as multicast there, and always passes.
 sender_start() {
     modprobe veth || fail "modprobe veth"
+    # That of an earlier scenario, which may have ended anywhere.
+    ip link del lab0 2>/dev/null
     # busybox cannot name the second half; the kernel calls it veth0.
     if ! ip link add lab0 type veth || ! ip link set veth0 name lab1; then fail "no veth pair"; fi
     brctl addif xenbr0 lab0 || fail "brctl addif xenbr0 lab0"
