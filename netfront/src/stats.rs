@@ -7,7 +7,7 @@ mod vif;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use xen_ring::PacketFault;
+use xen_ring::{Checksum, GsoKind, Offload, PacketFault};
 
 pub use vif::VifStats;
 
@@ -110,6 +110,12 @@ counters! {
     rx_drop_size_mismatch,
     /// GSO packets without csum_blank, repaired.
     rx_gso_checksum_fixup,
+    /// Packets received that stand for several TCPv4 segments.
+    rx_gso_tcpv4,
+    /// Packets received that stand for several TCPv6 segments.
+    rx_gso_tcpv6,
+    /// Packets received with a blank checksum.
+    rx_csum_blank,
     /// Packets that came with a hash by the backend.
     rx_hashed,
     /// Packets sent.
@@ -118,6 +124,12 @@ counters! {
     tx_bytes,
     /// Ring slots that sent packets took.
     tx_slots,
+    /// Packets sent that stand for several TCPv4 segments.
+    tx_gso_tcpv4,
+    /// Packets sent that stand for several TCPv6 segments.
+    tx_gso_tcpv6,
+    /// Packets sent with a blank checksum.
+    tx_csum_blank,
     /// Bytes copied into granted pages.
     tx_copied_bytes,
     /// Transmit requests (slots) that the backend answered with ERROR.
@@ -240,6 +252,31 @@ impl QueueStats {
         }
     }
 
+    /// Counts what a received packet says of itself, as the backend wrote it: before anything is repaired.
+    #[inline]
+    pub(crate) fn count_received(&self, offload: &Offload) {
+        match offload.gso.map(|gso| gso.kind) {
+            None => {}
+            Some(GsoKind::TcpV4) => self.rx_gso_tcpv4.add(1),
+            Some(GsoKind::TcpV6) => self.rx_gso_tcpv6.add(1),
+        }
+        let is_blank = offload.checksum == Checksum::Blank;
+        self.rx_csum_blank.add(is_blank.into());
+        self.rx_hashed.add(offload.hash.is_some().into());
+    }
+
+    /// Counts what a sent packet says of itself.
+    #[inline]
+    pub(crate) fn count_sent(&self, offload: &Offload) {
+        match offload.gso.map(|gso| gso.kind) {
+            None => {}
+            Some(GsoKind::TcpV4) => self.tx_gso_tcpv4.add(1),
+            Some(GsoKind::TcpV6) => self.tx_gso_tcpv6.add(1),
+        }
+        let is_blank = offload.checksum == Checksum::Blank;
+        self.tx_csum_blank.add(is_blank.into());
+    }
+
     /// The counter of a packet that was dropped for this reason.
     pub fn dropped(&self, fault: PacketFault) -> &Counter {
         match fault {
@@ -301,6 +338,8 @@ impl Snapshot {
 mod tests {
     use std::collections::BTreeSet;
 
+    use xen_ring::Gso;
+
     use super::*;
 
     #[test]
@@ -355,6 +394,35 @@ mod tests {
         sum.add(&two.snapshot());
         assert_eq!((sum.get("rx_packets"), sum.get("tx_stopped")), (7, 1));
         assert_eq!(sum.0.len(), one.snapshot().0.len());
+    }
+
+    #[test]
+    fn what_a_packet_says_of_itself_is_counted_by_its_direction_and_kind() {
+        let stats = QueueStats::default();
+        for kind in [GsoKind::TcpV4, GsoKind::TcpV6, GsoKind::TcpV6] {
+            let segments = Offload {
+                checksum: Checksum::Blank,
+                gso: Some(Gso { size: 1448, kind }),
+                ..Offload::default()
+            };
+            stats.count_received(&segments);
+            stats.count_sent(&segments);
+        }
+        let validated = Offload {
+            checksum: Checksum::Validated,
+            ..Offload::default()
+        };
+        for plain in [Offload::default(), validated] {
+            stats.count_received(&plain);
+            stats.count_sent(&plain);
+        }
+        let now = stats.snapshot();
+        for way in ["rx", "tx"] {
+            let of = |what: &str| now.get(&format!("{way}_{what}"));
+            let counted = (of("gso_tcpv4"), of("gso_tcpv6"), of("csum_blank"));
+            assert_eq!(counted, (1, 2, 3), "{way}");
+        }
+        assert_eq!(now.get("rx_hashed"), 0);
     }
 
     #[test]

@@ -6,4 +6,5 @@
 . /lab/capture.sh
 . /lab/kernel.sh
 . /lab/backend.sh
+. /lab/netback.sh
 . "/lab/scenarios/$SCENARIO.dom0.sh"

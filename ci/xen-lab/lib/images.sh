@@ -11,7 +11,7 @@ prepare_base_images() {
 
     tree=$CACHE/base/guest
     put_busybox "$tree"
-    put_modules "$tree" xenfs xen-evtchn xen-gntalloc xen-gntdev xen-privcmd xen-netfront tun
+    put_modules "$tree" xenfs xen-evtchn xen-gntalloc xen-gntdev xen-privcmd xen-netfront tun veth
     put_program "$tree" iperf3 xenstore-{read,write,watch,list,ls,rm}
     # What a program of ours loads at run time; its dependencies come with them.
     put_program "$tree" libxengnttab.so.1 libxenevtchn.so.1 libxenstore.so.4 libgcc_s.so.1
@@ -19,7 +19,7 @@ prepare_base_images() {
 
     tree=$CACHE/base/dom0
     put_busybox "$tree"
-    put_modules "$tree" xenfs xen-evtchn xen-gntalloc xen-gntdev xen-privcmd xen-netback bridge tun ata_piix sd_mod
+    put_modules "$tree" xenfs xen-evtchn xen-gntalloc xen-gntdev xen-privcmd xen-netback bridge tun veth ata_piix sd_mod
     # xl needs libgcc_s.so.1 although it is not linked to it: the C library loads it when a thread is cancelled.
     put_program "$tree" xl xenstored xenconsoled xenconsole xen-init-dom0 libxl-save-helper libgcc_s.so.1
     put_program "$tree" iperf3 tcpdump socat xenstore-{read,write,watch,list,ls,rm,chmod,exists}
@@ -81,7 +81,7 @@ build_images() {
     mkdir -p "$guest/lab/scenarios" "$dom0/lab/scenarios" "$dom0/lab/guests" "$dom0/boot" "$dom0/etc/xen/scripts"
 
     put_file "$guest" "$LAB/guest/guest.init" /init
-    for file in agent.sh witness.sh kernel.sh; do put_file "$guest" "$LAB/guest/$file" "/lab/$file"; done
+    for file in agent.sh witness.sh kernel.sh far.sh offload.sh; do put_file "$guest" "$LAB/guest/$file" "/lab/$file"; done
     put_scenarios "$guest" guest
     put_netfront "$guest"
     put_guest_programs "$guest"
@@ -94,7 +94,7 @@ build_images() {
     fi
 
     put_file "$dom0" "$LAB/guest/dom0.init" /init
-    for file in lab.sh talk.sh measure.sh capture.sh kernel.sh backend.sh steps.sh scenario.sh profile.sh hello; do put_file "$dom0" "$LAB/guest/$file" "/lab/$file"; done
+    for file in lab.sh talk.sh measure.sh capture.sh kernel.sh backend.sh netback.sh steps.sh far.sh offload.sh scenario.sh profile.sh hello; do put_file "$dom0" "$LAB/guest/$file" "/lab/$file"; done
     put_file "$dom0" "$LAB/guest/vif-lab" /etc/xen/scripts/vif-lab
     put_scenarios "$dom0" dom0
     cp "$LAB"/guests/*.cfg "$dom0/lab/guests/"

@@ -99,20 +99,24 @@ build_conformance() {
 put_netfront() { put_host_program "$1" "$NETFRONT_BIN" /bin/netfront; }
 put_netback_sim() { put_host_program "$1" "$NETBACK_SIM_BIN" /bin/netback-sim; }
 
-# put_guest_programs TREE: the conformance test and the examples, in /lab/programs of the guest; the package.
+# put_guest_programs TREE: the conformance test and the examples, in /lab/programs of the guest; programs of packages that are
+# too large for every guest.
 put_guest_programs() {
     [ -z "$CONFORMANCE_BIN" ] || put_host_program "$1" "$CONFORMANCE_BIN" /lab/programs/conformance
     [ -z "$ECHO_BIN" ] || put_host_program "$1" "$ECHO_BIN" /lab/programs/echo
     [ -z "$ECHO_C_BIN" ] || put_host_program "$1" "$ECHO_C_BIN" /lab/programs/echo-c
     [ -z "$RECEIVE_BIN" ] || put_host_program "$1" "$RECEIVE_BIN" /lab/programs/receive
     [ -z "$DATAGRAMS_BIN" ] || put_host_program "$1" "$DATAGRAMS_BIN" /lab/programs/datagrams
+    if wanted offloads; then put_program "$1" ethtool tcpdump; fi
+    if wanted multicast; then put_program "$1" socat; fi
 }
 
-# put_extra_programs TREE: the conformance test, the sender of datagrams, and what XEN_LAB_EXTRA_DOM0 names, in /lab/programs of dom0.
+# put_extra_programs TREE: the conformance test, the sender of datagrams, ethtool, and what XEN_LAB_EXTRA_DOM0 names, in /lab/programs of dom0.
 put_extra_programs() {
     local program
     [ -z "$CONFORMANCE_BIN" ] || put_host_program "$1" "$CONFORMANCE_BIN" /lab/programs/conformance
     [ -z "$DATAGRAMS_BIN" ] || put_host_program "$1" "$DATAGRAMS_BIN" /lab/programs/datagrams
+    if wanted offloads; then put_program "$1" ethtool; fi
     for program in ${XEN_LAB_EXTRA_DOM0:-}; do
         [ -f "$program" ] || die "no file $program, named in XEN_LAB_EXTRA_DOM0" "it is a list of paths with spaces between"
         put_host_program "$1" "$program" "/lab/programs/$(basename "$program")"

@@ -1,8 +1,6 @@
 # shellcheck shell=sh
 # limits: gntalloc's limit too small, a backend without feature-sg, rx-copy or split event channels: connects in the best way left, or says exactly why not.
 
-BACKEND=/local/domain/0/backend/vif
-
 # works WHAT: it carries pings and TCP both ways.
 works() {
     guest_must front_wait
@@ -14,10 +12,6 @@ works() {
 }
 
 stops() { guest_must front_stop; }
-
-# offers KEY VALUE: as a backend that lacks it would. netback writes what it offers when it gets the vif and
-# never again, so what is written here stays.
-offers() { xenstore-write "$BACKEND/$DOMID/0/$1" "$2"; }
 
 guest_start
 # 1: may raise it, does, and says so.

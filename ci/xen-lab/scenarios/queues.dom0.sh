@@ -2,22 +2,6 @@
 # queues: 1, 2 and 4 queues on as many processors with the kernel's netback: packets by each; fewer where netback or gntalloc's limit allows fewer; then the kernel's netfront with 2 and 4 queues and our `netback-sim`.
 # guests: pv
 
-NETBACK_QUEUES=/sys/module/xen_netback/parameters/max_queues
-
-# offer QUEUES: what netback offers of each vif that it gets from now on; its own default is dom0's processors.
-offer() {
-    echo "$1" >"$NETBACK_QUEUES" || fail "netback's parameter max_queues cannot be written"
-    check "queues that netback is to offer" "$1" "$(cat "$NETBACK_QUEUES")"
-}
-
-# vif_again: the vif is taken away and given again, so that netback says anew what it offers.
-vif_again() {
-    timeout 40 xl network-detach guest 0 || fail "xl network-detach"
-    within 10 "the backend's folder is gone" sh -c "! xenstore-exists /local/domain/0/backend/vif/$DOMID/0/state"
-    timeout 40 xl network-attach guest mac=00:16:3e:00:00:02 bridge=xenbr0 script=/etc/xen/scripts/vif-lab ||
-        fail "xl network-attach"
-}
-
 # there KEY: whether the frontend's folder has it.
 there() { xenstore-exists "$NODE/device/vif/0/$1" && echo yes || echo no; }
 

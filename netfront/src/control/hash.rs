@@ -20,6 +20,9 @@ use crate::engine::steering::{COMMON_KEY, KEY};
 /// Entries of a mapping that fit into the page that is given to the backend.
 const ENTRIES: usize = xen_ring::PAGE_SIZE / 4;
 
+/// What has the backend hash nothing: the algorithm `none`, which is 0.
+pub(super) const OFF: ControlMessage = ControlMessage::SetHashAlgorithm(0);
+
 /// The key of a Toeplitz hash: 40 bytes, written as 80 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct HashKey(pub [u8; KEY]);
@@ -150,7 +153,7 @@ impl HashConfig {
                 entries,
                 offset: 0,
             },
-            Step::Off => ControlMessage::SetHashAlgorithm(HashAlgorithm::None.to_raw().into()),
+            Step::Off => OFF,
         }
     }
 

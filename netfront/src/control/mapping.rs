@@ -18,9 +18,10 @@ mod announced;
 
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hypervisor::{Access, DomId, Domain, SharedPages};
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use xen_ring::{ControlMessage, ControlStatus, Corrupt, GrefEntry, GREF_ENTRIES};
 
 use super::hash::Step;
@@ -29,6 +30,9 @@ use crate::pool::{Leaving, Order};
 
 pub(crate) use announced::{entry, Announcement};
 use announced::{writable, Announced, State};
+
+/// How long a backend may take to stop hashing: the goodbye waits for it. A backend that hangs is noticed there.
+const LEAVING: Duration = Duration::from_secs(1);
 
 /// What is to be asked, and for what.
 enum Job {
@@ -359,6 +363,55 @@ impl Mapping {
                 }
             }
         }
+    }
+
+    /// Before the goodbye: has the backend hash no more, and waits for its answer, for a moment. netback keeps algorithm and
+    /// mapping with the vif, not with the connection: the next driver, which may not know what a mapping is, would get its
+    /// packets by our queues.
+    pub fn end_hashing(&mut self) {
+        let down = |queue: &Announced| queue.state == State::Down;
+        if self.hash.take().is_none() || self.queues.first().is_none_or(down) {
+            return;
+        }
+        let until = Instant::now() + LEAVING;
+        // What was asked last is answered first. Without a configuration no step follows.
+        let ended = self
+            .settle(until)
+            .and_then(|()| self.begin_off())
+            .and_then(|()| self.settle(until));
+        self.set_hash_active(false);
+        if let Err(fault) = ended {
+            tracing::debug!("the backend was not told to stop hashing: {fault}");
+        }
+    }
+
+    fn begin_off(&mut self) -> Result<(), Fault> {
+        if self.doing.is_some() {
+            return Ok(());
+        }
+        self.doing = Some(Doing {
+            queue: 0,
+            job: Job::Hash(Step::Off),
+            entries: 0,
+        });
+        self.ring.ask(super::hash::OFF)
+    }
+
+    /// Waits until the question that was asked is answered, or until that time.
+    fn settle(&mut self, until: Instant) -> Result<(), Fault> {
+        while self.doing.is_some() {
+            if let Some(answer) = self.ring.answer()? {
+                self.finish(answer)?;
+                continue;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            let Some(fd) = self.ring.fd().filter(|_| !left.is_zero()) else {
+                return Ok(());
+            };
+            let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+            let _ = poll(&mut fds, Timespec::try_from(left).ok().as_ref());
+        }
+        Ok(())
     }
 
     /// The hashes are those of the vif: the first queue's counters tell of them.

@@ -264,6 +264,9 @@ impl Watch {
             }
             self.sleep(listens, calm);
         }
+        if let Some(mapping) = self.held.mapping.as_mut().filter(|_| !self.over) {
+            mapping.end_hashing();
+        }
         self.held
     }
 

@@ -145,8 +145,7 @@ impl RxQueue {
             let len = self.assembled.len as usize;
             stats.rx_packets.add(1);
             stats.rx_bytes.add(len as u64);
-            let hashed = self.assembled.offload.hash.is_some();
-            stats.rx_hashed.add(hashed.into());
+            stats.count_received(&self.assembled.offload);
             let repaired = offload::repair(&mut self.assembled.offload);
             let head = if self.config.copies(len) {
                 stats.rx_small.add(1);
@@ -193,6 +192,7 @@ impl RxQueue {
             let page = self.posted.get(usize::from(slot))?.as_ref()?;
             Some(self.pool.reference(page).0)
         };
+        let hash = packet.offload.hash.map(|hash| hash.value);
         for (index, fragment) in packet.fragments.iter().enumerate() {
             let last = index + 1 == packet.fragments.len();
             self.watch.event(&Event {
@@ -201,6 +201,7 @@ impl RxQueue {
                 gref: gref(fragment.slot),
                 offset: Some(fragment.offset),
                 size: Some(fragment.len),
+                hash: hash.filter(|_| index == 0),
                 flags: &flags_of(&packet.offload, index == 0, last),
                 status,
                 ..Event::new("rx", What::Response)

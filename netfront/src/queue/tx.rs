@@ -275,6 +275,7 @@ impl TxQueue {
                 stats.tx_packets.add(1);
                 stats.tx_bytes.add(len as u64);
                 stats.tx_slots.add(slots as u64);
+                stats.count_sent(&offload);
                 self.extras += offload.extra_slots();
                 self.unpublished = true;
                 let on = self.watch.on();
@@ -322,6 +323,7 @@ impl TxQueue {
                 gref: Some(fragment.gref),
                 offset: Some(fragment.offset),
                 size: Some(fragment.len),
+                hash: offload.hash.filter(|_| index == 0).map(|hash| hash.value),
                 flags: &flags_of(offload, index == 0, last),
                 ..Event::new("tx", What::Request)
             });

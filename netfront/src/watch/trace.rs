@@ -11,7 +11,7 @@ use super::{wall_clock, Kind, Limits, Running, Watch};
 use crate::Error;
 
 /// Room for the longest line.
-const LINE: usize = 256;
+const LINE: usize = 288;
 
 /// How the lines of a trace look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -48,6 +48,8 @@ pub(crate) struct Event<'a> {
     pub gref: Option<u32>,
     pub offset: Option<u16>,
     pub size: Option<u16>,
+    /// By which the backend chose the queue, of the first slot of a packet that tells it.
+    pub hash: Option<u32>,
     /// Names of what is set, of slots that carry a packet.
     pub flags: &'a [&'static str],
     /// Of a response: `okay`, or what is wrong.
@@ -64,6 +66,7 @@ impl Event<'_> {
             gref: None,
             offset: None,
             size: None,
+            hash: None,
             flags: &[],
             status: "",
         }
@@ -157,6 +160,10 @@ fn text(into: &mut Vec<u8>, time: Duration, event: &Event<'_>) -> std::io::Resul
             write!(into, " {name} {value}")?;
         }
     }
+    if let Some(hash) = event.hash {
+        // As hashes are written everywhere: in a decimal number nobody would know one again.
+        write!(into, " hash {hash:#010x}")?;
+    }
     if !event.flags.is_empty() {
         write!(into, " flags ")?;
         for (index, flag) in event.flags.iter().enumerate() {
@@ -182,6 +189,9 @@ fn json(into: &mut Vec<u8>, time: Duration, event: &Event<'_>) -> std::io::Resul
         if let Some(value) = value {
             write!(into, r#","{name}":{value}"#)?;
         }
+    }
+    if let Some(hash) = event.hash {
+        write!(into, r#","hash":{hash}"#)?;
     }
     if !event.flags.is_empty() {
         write!(into, r#","flags":["#)?;
@@ -212,6 +222,7 @@ mod tests {
             gref: Some(u32::MAX),
             offset: Some(4095),
             size: Some(u16::MAX),
+            hash: Some(0x51cc_c178),
             flags: &["data_validated", "gso_tcpv4", "hash", "more_data"],
             status: "unexpected_extra",
             ..Event::new("rx", What::Response)
@@ -231,7 +242,7 @@ mod tests {
         text(&mut bytes, TIME, &Event::new("tx", What::Notify)).unwrap();
         let wanted = "\
 17.000000042 rx request  id 7 gref 1042
-17.000000042 rx response queue 65535 id 65535 gref 4294967295 offset 4095 size 65535 flags data_validated,gso_tcpv4,hash,more_data status unexpected_extra
+17.000000042 rx response queue 65535 id 65535 gref 4294967295 offset 4095 size 65535 hash 0x51ccc178 flags data_validated,gso_tcpv4,hash,more_data status unexpected_extra
 17.000000042 tx notify\n";
         assert_eq!(String::from_utf8(bytes).unwrap(), wanted);
     }
@@ -240,7 +251,7 @@ mod tests {
     fn a_json_line_is_an_object() {
         let mut bytes = Vec::new();
         json(&mut bytes, TIME, &response()).unwrap();
-        let wanted = r#"{"schema":1,"time":17.000000042,"ring":"rx","what":"response","queue":65535,"id":65535,"gref":4294967295,"offset":4095,"size":65535,"flags":["data_validated","gso_tcpv4","hash","more_data"],"status":"unexpected_extra"}"#;
+        let wanted = r#"{"schema":1,"time":17.000000042,"ring":"rx","what":"response","queue":65535,"id":65535,"gref":4294967295,"offset":4095,"size":65535,"hash":1372373368,"flags":["data_validated","gso_tcpv4","hash","more_data"],"status":"unexpected_extra"}"#;
         assert_eq!(String::from_utf8(bytes).unwrap(), format!("{wanted}\n"));
     }
 

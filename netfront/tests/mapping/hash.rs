@@ -1,12 +1,13 @@
 //! Hashes that the backend is asked for over the same ring.
 
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use netback_sim::{peer, Backend, BackendHandle, Config, Features};
 use netfront::control::HashConfig;
 use netfront::engine::steering::{Toeplitz, COMMON_KEY};
-use netfront::{Device, Offload};
+use netfront::{Device, Offload, Wants};
 use xen_ring::{HashAlgorithm, HashFlags, HashKind};
 
 use crate::common::{count, until, World, FRONT};
@@ -137,6 +138,31 @@ fn a_new_connection_asks_for_the_hashes_anew() {
     wait_active(&mut device);
     assert!(echoed(&mut device, &tcp(9)).hash.is_some());
     device.close().unwrap();
+}
+
+#[test]
+fn at_its_goodbye_a_driver_has_the_backend_stop_hashing_for_whoever_comes_next() {
+    let world = World::new();
+    let backend = serve(&world, Features::default());
+    // Hashes alone are asked for, so that each message is known: algorithm, flags twice, key.
+    let builder = Device::builder(0).wants(Wants {
+        grant_mapping: false,
+        ..Wants::default()
+    });
+    let hashing = builder.clone().hash(Some(HashConfig::default()));
+    let mut device = hashing.connect(&world.front).unwrap();
+    wait_active(&mut device);
+    until("all questions to be counted", || {
+        backend.counters().control_messages == 4
+    });
+    let stats = Arc::clone(device.stats());
+    device.close().unwrap();
+    assert_eq!(backend.counters().control_messages, 5);
+    assert_eq!(stats.snapshot().get("hash_active"), 0);
+    // One that asked for nothing has nothing to end.
+    let device = builder.connect(&world.front).unwrap();
+    device.close().unwrap();
+    assert_eq!(backend.counters().control_messages, 5);
 }
 
 #[test]
