@@ -103,7 +103,7 @@ fn a_large_segment_of_either_family_reaches_a_backend_that_cannot_cut_as_whole_p
             );
         }
     }
-    assert!(far.next().is_none(), "nothing more was sent");
+    assert!(far.received().is_none(), "nothing more was sent");
     device.close().expect("closed");
     let counters = backend.stop().expect("stopped").counters;
     assert_eq!((counters.tx_refused, counters.faults), (0, 0));
