@@ -48,6 +48,8 @@ use crate::Error;
 /// How long a watch may be silent before the key is read anyway, the first time; then twice as long, and so on. An event can
 /// be lost (xenstore-rs loses one that comes before the answer to its WATCH).
 const REREAD: Duration = Duration::from_millis(500);
+/// However long it is silent, it is read so often.
+const RAREST: Duration = Duration::from_secs(60);
 /// Events that are taken as one hint.
 const MANY_EVENTS: usize = 64;
 
@@ -427,22 +429,26 @@ impl Connection {
                     waited: start.elapsed(),
                 });
             }
-            self.sleep(end.min(now + silence))?;
-            // Each look costs ten wake-ups, and that an event is lost is rare.
-            silence *= 2;
+            if !self.sleep(end.min(now + silence))? {
+                // Each look costs ten wake-ups, and that an event is lost is rare.
+                silence = (silence * 2).min(RAREST);
+            }
         }
     }
 
-    /// Sleeps until the store tells that something changed, or until this moment.
-    fn sleep(&mut self, until: Instant) -> Result<(), Error> {
+    /// Sleeps until the store tells that something changed, or until this moment. False if it told nothing.
+    fn sleep(&mut self, until: Instant) -> Result<bool, Error> {
         loop {
             if self.interrupt.load(Ordering::Acquire) {
                 return Err(Error::Interrupted);
             }
             // In short pieces for the interrupt alone: they do not ask the store.
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.store.next_event(left.min(REREAD))?.is_some() {
-                return Ok(());
+            if left.is_zero() {
+                return Ok(false);
+            }
+            if self.store.next_event(left.min(REREAD))?.is_some() {
+                return Ok(true);
             }
         }
     }
