@@ -76,6 +76,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         let cores = controls.cores();
         cores.iter().map(|core| core.snapshot().get(name)).sum()
     };
+    let workers = controls.workers();
+    let violations: u64 = workers.iter().map(|own| own.order_violations.get()).sum();
     let delivered = counts.delivered.load(Relaxed);
     let sent = counts.next.load(Relaxed);
     let wakeups = sum("wakeups") + sum("wakes");
@@ -93,6 +95,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "wakeups": wakeups,
         "wakeups_a_packet": wakeups as f64 / delivered.max(1) as f64,
         "events_on_workers": controls.events_on_workers(),
+        "order_violations": violations,
     });
     match common::flag("--json") {
         true => println!("{report}"),
