@@ -139,7 +139,11 @@ pub fn run(way: &Way, load: Load) -> Result<Seen, Box<dyn std::error::Error>> {
     let controls = Controls::default();
     let mut seen = Seen::default();
     let done = thread::scope(|scope| {
-        for worker in 0..if way.locked { way.workers } else { 0 } {
+        let without_lanes = match way.locked {
+            true => way.workers,
+            false => 0,
+        };
+        for worker in 0..without_lanes {
             let (store, counted) = (&store, &counted);
             scope.spawn(move || {
                 while let Some(packet) = store.as_ref().and_then(|store| store.take(worker)) {

@@ -91,7 +91,7 @@ fn processors() -> usize {
 }
 
 fn table(rows: &[(Mode, Seen)], plan: Plan) -> String {
-    let (low, high) = (plan.low, plan.high);
+    let [low, high] = [plan.low, plan.high].map(|rate| format!("{rate} frames/s"));
     let mut text = format!(
         "There and back, microseconds; CPU % and wake-ups a second of the packet thread; {} s each, {} processors\n\n\
          {:<10} {:>34}  {:>42}  {:>16}\n\
@@ -99,8 +99,8 @@ fn table(rows: &[(Mode, Seen)], plan: Plan) -> String {
         plan.time.as_secs(),
         processors(),
         "",
-        format!("{low} frames/s"),
-        format!("{high} frames/s"),
+        low,
+        high,
         "idle",
         "mode",
         "p50",
@@ -122,9 +122,11 @@ fn table(rows: &[(Mode, Seen)], plan: Plan) -> String {
         )
     };
     for (mode, seen) in rows {
+        // Padded as text: its own way to be shown knows no width.
+        let mode = mode.to_string();
         text.push_str(&format!(
             "{:<10} {}  {:>7.0} {}  {:>7.2} {:>8.2}\n",
-            mode.to_string(),
+            mode,
             trips(&seen.low),
             seen.high.frames as f64 / plan.time.as_secs_f64(),
             trips(&seen.high),

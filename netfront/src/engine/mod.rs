@@ -17,6 +17,8 @@
 //! | [`moderation`] | when the backend is asked for its next event |
 //! | [`steering`] | which core takes a queue's events, and which worker a connection's packets |
 //! | [`clock`] | what time it is, also in a test |
+//! | `pinning` | which CPU a thread and an interrupt are on, which node a CPU is of |
+//! | `limits` | the restart limits lately, for whoever watches |
 //! | [`receiver`] | all of these for one queue and its consumer |
 //! | [`cores`] | all of these for several queues, in threads |
 

@@ -1,6 +1,8 @@
 //! What a running driver can be told, and what it answers to nonsense.
 
+use netfront::engine::cores::usable_cpus;
 use netfront_tests::until;
+use serde_json::Value;
 
 use crate::driver::World;
 
@@ -71,6 +73,75 @@ fn a_running_driver_changes_its_mode_when_it_is_told_to() {
     assert_eq!(world.json(&["mode", "--json"])["mode"], "interrupt");
 }
 
+/// L-15: the thread of a queue goes to another processor while packets pass, and all queues if none is named.
+#[test]
+fn a_packet_thread_goes_where_it_is_told_while_packets_pass() {
+    let processors = usable_cpus();
+    let first = processors[0].to_string();
+    let world = World::with_queues(2, &["--cpus", &first]);
+    let places = |reply: &Value| -> Vec<String> {
+        let queues = reply["queues"].as_array().unwrap().iter();
+        let place = |queue: &Value| queue["cpus"].as_str().unwrap().to_owned();
+        queues.map(place).collect()
+    };
+    let now = || world.json(&["affinity", "--json"]);
+    assert_eq!(places(&now()), [&*first, &*first], "as it was started");
+    for processor in processors {
+        let processor = processor.to_string();
+        let told = world.json(&["affinity", &processor, "--queue", "1", "--json"]);
+        assert_eq!(told["ok"], true);
+        assert_eq!(places(&told), [&*first, &*processor]);
+        let before = world.received();
+        until("packets", || world.received() > before + 300);
+    }
+    world.text(&["affinity", &first]);
+    assert_eq!(places(&now()), [&*first, &*first]);
+    let status = world.json(&["status", "--json"]);
+    assert_eq!(status["vifs"][0]["queues"][1]["cpus"], *first);
+    for (line, wanted) in [
+        (
+            r#"{"command":"affinity","cpus":"0","queue":9}"#,
+            "found 2 queues",
+        ),
+        (
+            r#"{"command":"affinity","cpus":"0","queue":"x"}"#,
+            "wanted a number",
+        ),
+        (r#"{"command":"affinity","cpus":"3-1"}"#, "wanted a list"),
+        (
+            r#"{"command":"affinity","cpus":""}"#,
+            "wanted one CPU at least",
+        ),
+        (
+            r#"{"command":"affinity","cpus":"1000"}"#,
+            "wanted CPUs [1000]",
+        ),
+        (
+            r#"{"command":"affinity","cpus":7}"#,
+            "wanted a list as text",
+        ),
+    ] {
+        let reply = world.ask(line);
+        let error = reply["error"].as_str().unwrap_or_default();
+        assert!(error.contains(wanted), "{line}: {reply}");
+    }
+    assert_eq!(
+        places(&now()),
+        [&*first, &*first],
+        "nothing of that was done"
+    );
+}
+
+#[test]
+fn processors_that_there_are_not_are_refused_before_anything_is_connected() {
+    let world = World::new(&[]);
+    let words = ["run", "--vif", "1", "--echo", "--cpus", "1000"];
+    let output = world.command(&words);
+    assert_eq!(output.status.code(), Some(78), "{output:?}");
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(errors.contains("--cpus names CPU 1000"), "{errors}");
+}
+
 #[test]
 fn whoever_asks_nonsense_is_told_what_may_be_asked() {
     let world = World::new(&[]);
@@ -85,7 +156,8 @@ fn whoever_asks_nonsense_is_told_what_may_be_asked() {
         assert_eq!(answer["schema"], 1, "{line}: {answer}");
         assert!(answer["error"].is_string(), "{line}: {answer}");
         for name in [
-            "stats", "status", "kick", "pause", "resume", "mode", "capture", "trace", "stop",
+            "stats", "status", "kick", "pause", "resume", "mode", "affinity", "capture", "trace",
+            "stop",
         ] {
             assert!(answer["known"][name].is_string(), "{name}: {answer}");
         }
