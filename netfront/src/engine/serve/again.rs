@@ -59,6 +59,8 @@ pub(super) fn again(mut pending: Reconnect, service: &Service) -> Option<Device>
 /// The state of the backend in which no other attempt is worth it, if it was that.
 fn waits_for(error: &Error) -> Option<XenbusState> {
     match error {
+        // It invites: its hotplug script may be slow, and nothing in the store would tell that it is done.
+        Error::Deadline { found, .. } if *found == XenbusState::InitWait => None,
         Error::Deadline { found, .. } | Error::BackendLeft { found, .. } => Some(*found),
         Error::NoVif { .. } => Some(XenbusState::Unknown),
         _ => None,
@@ -121,5 +123,42 @@ impl<'a> Sleeper<'a> {
 impl Drop for Sleeper<'_> {
     fn drop(&mut self) {
         self.service.wait_by(None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backend_that_is_away_is_waited_for_and_one_that_invites_is_tried_again() {
+        let late = |found| Error::Deadline {
+            key: "state".into(),
+            wanted: "Connected (4)",
+            found,
+            waited: SHORTEST,
+        };
+        let closed = XenbusState::Closed;
+        assert_eq!(waits_for(&late(closed)), Some(closed));
+        assert_eq!(waits_for(&late(XenbusState::InitWait)), None);
+        let (vif, key) = (0, "backend".into());
+        let nowhere = waits_for(&Error::NoVif { vif, key });
+        assert_eq!(nowhere, Some(XenbusState::Unknown));
+        assert_eq!(waits_for(&Error::Interrupted), None);
+    }
+
+    #[test]
+    fn whoever_is_told_to_stop_does_not_rest_to_the_end() {
+        let service = Arc::<Service>::default();
+        let stopping = Arc::clone(&service);
+        let start = Instant::now();
+        let sleeper = Sleeper::new(&service);
+        let stopper = std::thread::spawn(move || {
+            std::thread::sleep(SHORTEST);
+            stopping.stop();
+        });
+        assert!(sleeper.rest(start + Duration::from_secs(600)));
+        assert!(start.elapsed() < Duration::from_secs(60));
+        stopper.join().expect("no panic");
     }
 }
