@@ -117,7 +117,7 @@ pub enum Error {
     },
 
     /// The store answered with an error.
-    #[error("The store refused to {operation} {path:?}: {code}")]
+    #[error("The store refused to {operation} {path:?}: {code}{}", of_quota(code))]
     StoreRefused {
         /// What was to be done.
         operation: &'static str,
@@ -184,5 +184,21 @@ impl Error {
             doing: doing.into(),
             source: source.into(),
         }
+    }
+}
+
+/// What the quotas of xenstored mean by their codes, and what helps.
+fn of_quota(code: &str) -> &'static str {
+    match code {
+        "E2BIG" => {
+            "; the domain has as many watches as xenstored lets it (128 by default, with those of its kernel): end what \
+             watches, or raise the quota where xenstored runs"
+        }
+        "ENOSPC" => {
+            "; the domain owns as many nodes or transactions as xenstored lets it, or the node is too large: remove what is left \
+             of others, or raise the quota where xenstored runs"
+        }
+        "EQUOTA" => "; a quota of xenstored's is used up: raise it where xenstored runs",
+        _ => "",
     }
 }

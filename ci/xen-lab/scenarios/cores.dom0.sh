@@ -65,7 +65,7 @@ guest_must 'front_limit 4096'
 
 stage "$SCENARIO: bound"
 start bound --mode interrupt
-send --rate 1000 --seconds 60 &
+send --rate 1000 --seconds 110 &
 sender=$!
 sleep 1
 for queue in 0 1; do

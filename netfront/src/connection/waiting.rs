@@ -76,12 +76,16 @@ impl Connection {
 
     /// Reads where the backend is, and watches it from there on. False if the store does not say.
     ///
+    /// Two watches, each of a whole directory: xenstored allows a domain 128 by default, with those of its kernel, and one for each
+    /// key let 18 vifs of one guest connect. That of ours is relative, so it also fires when a restore gave the domain a
+    /// new number.
+    ///
     /// # Errors
     /// When the store fails.
     pub(super) fn follow_backend(&mut self) -> Result<bool, Error> {
         let key = keys::join(&self.frontend, keys::BACKEND);
         // Before it is read: what is written in between would be told by nobody.
-        self.watch(&key)?;
+        self.watch(&self.frontend.clone())?;
         let Some(backend) = self.read(&key)?.filter(|backend| !backend.is_empty()) else {
             return Ok(false);
         };
@@ -91,18 +95,8 @@ impl Connection {
                 let _ = self.store.unwatch(&path, &path);
             }
             self.backend = backend;
-            for path in [
-                self.backend_key(keys::STATE),
-                self.backend_key(keys::CARRIER),
-                key,
-                keys::join(&self.frontend, keys::MTU),
-                keys::join(&self.frontend, keys::DISCONNECT),
-                keys::join(&self.frontend, keys::SPEED),
-                // Relative: it fires when a restore gave the domain a new number.
-                "domid".to_owned(),
-            ] {
-                self.watch(&path)?;
-            }
+            self.watch(&self.frontend.clone())?;
+            self.watch(&self.backend.clone())?;
         }
         Ok(true)
     }
