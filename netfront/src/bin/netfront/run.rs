@@ -102,6 +102,31 @@ fn check_mapping(args: &Run) -> Result<(), Failure> {
     }
 }
 
+/// CPUs that this process may not use: seen before anything is connected.
+fn check_cpus(args: &Run) -> Result<(), Failure> {
+    let usable = usable_cpus();
+    let named = args.cpus.iter().flat_map(|cpus| &cpus.list);
+    match named.into_iter().find(|cpu| !usable.contains(cpu)) {
+        Some(cpu) => Err(Failure::Class {
+            code: code::SETTING,
+            text: format!(
+                "--cpus names CPU {cpu}, and this process may use {usable:?}: name some of these"
+            ),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Each queue gets the next of the CPUs that the command line names.
+fn place_threads(args: &Run, service: &Service) -> Result<(), Failure> {
+    let cpus = args.cpus.iter().flat_map(|cpus| cpus.list.iter().cycle());
+    for (queue, cpu) in (0..args.queue.count()).zip(cpus) {
+        let placed = service.place(queue, &[*cpu]);
+        placed.map_err(|error| Failure::Verdict(error.to_string()))?;
+    }
+    Ok(())
+}
+
 /// Connects a vif and keeps it connected until a signal.
 pub fn run(args: Run) -> Result<(), Failure> {
     match args.take_over {
@@ -114,6 +139,7 @@ pub fn run(args: Run) -> Result<(), Failure> {
 pub fn drive(mut args: Run, taken: Option<&Arc<Taken>>) -> Result<(), Failure> {
     control::started();
     check_mapping(&args)?;
+    check_cpus(&args)?;
     let (bell, held) = Bell::new(args.file.is_some())?;
     let domain = domain(&args.ground)?;
     let _held = match args.ground.sim {
@@ -262,27 +288,6 @@ fn reload(file: &mut Loaded) {
         }
         Err(error) => tracing::error!("everything stays as it was: {error}"),
     }
-}
-
-/// Each queue gets the next of the CPUs that the command line names. That there are such is seen before anything is connected.
-fn place_threads(args: &Run, service: &Service) -> Result<(), Failure> {
-    let Some(cpus) = &args.cpus else {
-        return Ok(());
-    };
-    let usable = usable_cpus();
-    if let Some(cpu) = cpus.list.iter().find(|cpu| !usable.contains(cpu)) {
-        return Err(Failure::Class {
-            code: code::SETTING,
-            text: format!(
-                "--cpus names CPU {cpu}, and this process may use {usable:?}: name some of these"
-            ),
-        });
-    }
-    for (queue, cpu) in (0..args.queue.count()).zip(cpus.list.iter().cycle()) {
-        let placed = service.place(queue, &[*cpu]);
-        placed.map_err(|error| Failure::Verdict(error.to_string()))?;
-    }
-    Ok(())
 }
 
 /// Raises the limit of shared pages if it is below what was asked for and this is allowed. Otherwise the
