@@ -105,8 +105,8 @@ fn check_mapping(args: &Run) -> Result<(), Failure> {
 /// CPUs that this process may not use: seen before anything is connected.
 fn check_cpus(args: &Run) -> Result<(), Failure> {
     let usable = usable_cpus();
-    let named = args.cpus.iter().flat_map(|cpus| &cpus.list);
-    match named.into_iter().find(|cpu| !usable.contains(cpu)) {
+    let mut named = args.cpus.iter().flat_map(|cpus| &cpus.list);
+    match named.find(|cpu| !usable.contains(cpu)) {
         Some(cpu) => Err(Failure::Class {
             code: code::SETTING,
             text: format!(
@@ -121,7 +121,7 @@ fn check_cpus(args: &Run) -> Result<(), Failure> {
 fn place_threads(args: &Run, service: &Service) -> Result<(), Failure> {
     let cpus = args.cpus.iter().flat_map(|cpus| cpus.list.iter().cycle());
     for (queue, cpu) in (0..args.queue.count()).zip(cpus) {
-        let placed = service.place(queue, &[*cpu]);
+        let placed = service.place(queue, std::slice::from_ref(cpu));
         placed.map_err(|error| Failure::Verdict(error.to_string()))?;
     }
     Ok(())
