@@ -22,7 +22,7 @@ use ways::{Way, WAYS};
 const USAGE: &str = "\
 usage: ci/baselines [--seconds N] [--work NS] [--json]
 
-Packets of 64 connections come by 4 queues of a simulated Xen as fast as its backend can, to two event cores and two workers, and to
+Packets of 64 connections come by 5 queues of a simulated Xen as fast as its backend can, to two event cores and two workers, and to
 what they are compared with: no steering, all queues on one core, a wake-up for each packet, a store behind a lock, fixed restart
 limits. Packets carry numbers: any that comes after a later one of its connection is counted.
 

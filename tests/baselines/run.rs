@@ -18,8 +18,8 @@ use crate::ways::Way;
 
 /// Connections.
 pub const FLOWS: u16 = 64;
-/// Queues of the vif.
-pub const QUEUES: u16 = 4;
+/// Queues of the vif: with an even number two event cores could not differ by one.
+pub const QUEUES: u16 = 5;
 /// Before anything is counted.
 const WARM_UP: Duration = Duration::from_millis(300);
 /// Between two changes of what is bound to what.

@@ -5,6 +5,8 @@ use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::Path;
 
+use netfront::engine::cores::usable_cpus;
+
 use crate::args::Run;
 use crate::failure::{code, Failure};
 use crate::recording;
@@ -16,6 +18,7 @@ use crate::sysfs::Vif;
 /// Which argument is wrong, and what to change.
 pub fn judge(args: &Run) -> Result<(), Failure> {
     mapping(args)?;
+    cpus(args)?;
     tap(args)?;
     if let Some(words) = &args.capture {
         let (path, _) = recording::parse(words);
@@ -47,6 +50,21 @@ fn mapping(args: &Run) -> Result<(), Failure> {
             ),
         }),
         _ => Ok(()),
+    }
+}
+
+/// CPUs that this process may not use.
+fn cpus(args: &Run) -> Result<(), Failure> {
+    let usable = usable_cpus();
+    let mut named = args.cpus.iter().flat_map(|cpus| &cpus.list);
+    match named.find(|cpu| !usable.contains(cpu)) {
+        Some(cpu) => Err(Failure::Class {
+            code: code::SETTING,
+            text: format!(
+                "--cpus names CPU {cpu}, and this process may use {usable:?}: name some of these"
+            ),
+        }),
+        None => Ok(()),
     }
 }
 

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use netfront::control::HashConfig;
 use netfront::device::thread_name;
-use netfront::engine::cores::usable_cpus;
 use netfront::engine::moderation::SharedMode;
 use netfront::engine::receiver::Tuning;
 use netfront::engine::{serve_queues, Service};
@@ -91,6 +90,16 @@ impl Run {
             ..HashConfig::default()
         })
     }
+}
+
+/// Each queue gets the next of the CPUs that the command line names.
+fn place_threads(args: &Run, service: &Service) -> Result<(), Failure> {
+    let cpus = args.cpus.iter().flat_map(|cpus| cpus.list.iter().cycle());
+    for (queue, cpu) in (0..args.queue.count()).zip(cpus) {
+        let placed = service.place(queue, std::slice::from_ref(cpu));
+        placed.map_err(|error| Failure::Verdict(error.to_string()))?;
+    }
+    Ok(())
 }
 
 /// Connects a vif and keeps it connected until a signal.
@@ -253,27 +262,6 @@ fn reload(file: &mut Loaded) {
         }
         Err(error) => tracing::error!("everything stays as it was: {error}"),
     }
-}
-
-/// Each queue gets the next of the CPUs that the command line names. That there are such is seen before anything is connected.
-fn place_threads(args: &Run, service: &Service) -> Result<(), Failure> {
-    let Some(cpus) = &args.cpus else {
-        return Ok(());
-    };
-    let usable = usable_cpus();
-    if let Some(cpu) = cpus.list.iter().find(|cpu| !usable.contains(cpu)) {
-        return Err(Failure::Class {
-            code: code::SETTING,
-            text: format!(
-                "--cpus names CPU {cpu}, and this process may use {usable:?}: name some of these"
-            ),
-        });
-    }
-    for (queue, cpu) in (0..args.queue.count()).zip(cpus.list.iter().cycle()) {
-        let placed = service.place(queue, &[*cpu]);
-        placed.map_err(|error| Failure::Verdict(error.to_string()))?;
-    }
-    Ok(())
 }
 
 /// Raises the limit of shared pages if it is below what was asked for and this is allowed. Otherwise the
