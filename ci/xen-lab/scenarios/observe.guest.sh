@@ -70,7 +70,7 @@ top_told() {
 trace_told() {
     netfront trace --vif 0 --count "$1" --seconds 30 >/run/lab/trace.txt 2>/run/lab/trace.err || { cat /run/lab/trace.err; return 1; }
     [ "$(wc -l </run/lab/trace.txt)" = "$1" ] || { echo "$(wc -l </run/lab/trace.txt) lines of $1"; return 1; }
-    for what in 'rx request id [0-9]+ gref [0-9]+' 'rx response id .* status okay' 'tx request id .* size [0-9]+' 'tx response id [0-9]+ status okay'; do
+    for what in 'rx request +id [0-9]+ gref [0-9]+' 'rx response id .* status okay' 'tx request +id .* size [0-9]+' 'tx response id [0-9]+ status okay'; do
         says trace "$what" /run/lab/trace.txt || return 1
     done
 }
