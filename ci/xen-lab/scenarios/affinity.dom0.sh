@@ -1,6 +1,7 @@
 # shellcheck shell=sh
 # affinity: a queue's thread and its interrupts, moved from one processor to the other and back while packets pass: the counts in /proc/interrupts move with them.
 # guests: pv
+# part: features
 
 # moved PROCESSOR FROM: all events come to it from now on, none to the one that had them.
 moved() {

@@ -1,6 +1,7 @@
 # shellcheck shell=sh
 # cores: the engine's cores on four processors: two queues, two event cores, two workers, 64 flows: interrupts come where they are bound, also when one is moved; bound anew all the time no flow loses its order.
 # guests: pv
+# part: features
 
 FLOWS=64
 

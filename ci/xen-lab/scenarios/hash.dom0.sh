@@ -1,6 +1,7 @@
 # shellcheck shell=sh
 # hash: the kernel's netback hashes what it sends, as our driver asks it over the control ring: flows come by the queue that the mapping names, each packet with its hash, those of Microsoft's verification suite are right, and the next driver gets none that it did not ask for.
 # guests: pv
+# part: features
 
 # many_connections: 32 of TCP to the guest: netback takes a hash over ports for these only, and all datagrams between two
 # addresses have one hash.

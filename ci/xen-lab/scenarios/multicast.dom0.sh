@@ -1,6 +1,7 @@
 # shellcheck shell=sh
 # multicast: the kernel's netback filters for our driver: of the groups that are sent to only those arrive that the guest's TAP has joined, none that it has left, and all while it is promiscuous or the filter is off.
 # guests: pv
+# part: features
 
 # Two groups of IPv4 and the solicited-node groups of two IPv6 addresses, by their Ethernet addresses.
 JOINED=239.77.0.1

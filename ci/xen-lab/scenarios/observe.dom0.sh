@@ -1,6 +1,7 @@
 # shellcheck shell=sh
 # observe: while packets pass: status, stats, top, trace, capture (read by tcpdump), metrics over HTTP and in a file, kick, pause, the three modes; the example in C on a second vif.
 # guests: pv pvh
+# part: features
 
 # shellcheck source=/dev/null
 . /lab/steps.sh

@@ -1,6 +1,7 @@
 # shellcheck shell=sh
 # vifs: 50 vifs of one guest, attached by xl, each driven by a process of its own, pinged, and detached while it is driven: nothing is left in the guest, in dom0 or in the store.
 # guests: pv
+# part: features
 # deadline: 900
 
 # shellcheck source=/dev/null
