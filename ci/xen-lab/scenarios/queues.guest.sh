@@ -14,7 +14,8 @@ front_each() {
 # front_drops: packets that the driver dropped since it understood nothing of them, all reasons together.
 front_drops() { netfront stats --vif 0 | awk '/^ *rx_drop_/ { sum += $2 } END { print sum + 0 }'; }
 
-front_queue_threads() { cat "/proc/$(cat /run/lab/netfront.pid)/task"/*/comm | grep -c '^nf0q[0-9]*$'; }
+# One that has just ended is gone before it is read.
+front_queue_threads() { cat "/proc/$(cat /run/lab/netfront.pid)/task"/*/comm 2>/dev/null | grep -c '^nf0q[0-9]*$'; }
 
 front_queue_interrupts() { grep -o 'evtchn:nf0q[0-9]*' /proc/interrupts | sort -u | wc -l | tr -d ' '; }
 
