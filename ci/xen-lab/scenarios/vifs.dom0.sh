@@ -9,8 +9,8 @@
 
 VIFS=${VIFS:-50}
 LAST=$((VIFS - 1))
-# Pages for one vif: two pools of the smallest size, two rings, the control ring and its list.
-PAGES=68
+# Pages for one vif: two pools of the smallest size and two rings.
+PAGES=66
 
 attach_all() {
     for vif in $(seq 1 "$LAST"); do
