@@ -17,6 +17,7 @@
 //! | [`moderation`] | when the backend is asked for its next event |
 //! | [`steering`] | which core takes a queue's events, and which worker a connection's packets |
 //! | [`clock`] | what time it is, also in a test |
+//! | `punctual` | that short sleeps are short |
 //! | `pinning` | which CPU a thread and an interrupt are on, which node a CPU is of |
 //! | `limits` | the restart limits lately, for whoever watches |
 //! | [`receiver`] | all of these for one queue and its consumer |
@@ -31,6 +32,7 @@ pub mod moderation;
 mod pinning;
 mod poll_list;
 pub mod pressure;
+mod punctual;
 pub mod receiver;
 pub mod restart;
 pub mod schedule;

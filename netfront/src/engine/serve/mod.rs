@@ -20,6 +20,7 @@ use std::thread;
 use crate::connection::Change;
 use crate::consumer::Consumer;
 use crate::device::{Device, Link};
+use crate::engine::punctual::Punctual;
 use crate::Error;
 
 pub use affinity::{PlaceError, Placed};
@@ -82,6 +83,7 @@ pub fn serve_queues(
     others: &mut [Box<dyn Consumer + Send>],
     service: &Service,
 ) -> Result<(), Error> {
+    let _punctual = Punctual::begin();
     if device.link().queues > 1 + others.len() {
         let mut pending = device.disconnect();
         pending.at_most(1 + others.len());

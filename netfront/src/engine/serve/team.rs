@@ -10,6 +10,7 @@ use super::pump::Pump;
 use super::Service;
 use crate::consumer::Consumer;
 use crate::device::{thread_name, Device, Link};
+use crate::engine::punctual::Punctual;
 use crate::queue::Queue;
 use crate::waker::Waker;
 use crate::Error;
@@ -86,6 +87,7 @@ impl Team {
         service: &Service,
     ) -> Result<(), Error> {
         let _missed = Missed(self);
+        let _punctual = Punctual::begin();
         let mut seen = 0;
         while !self.over.load(Ordering::Acquire) && !service.stopping() {
             if !pump.turn(queue, consumer, service)? {
@@ -179,6 +181,7 @@ mod tests {
 
     use super::*;
     use crate::consumer::Null;
+    use crate::engine::punctual::Punctual;
     use crate::engine::serve_queues;
 
     thread_local! {
