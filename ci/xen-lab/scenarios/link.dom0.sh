@@ -99,7 +99,7 @@ changed "$FRONT/disconnect" 1 carrier 0 'carrier off'
 changed "$FRONT/mtu" 1400 mtu 1400 'MTU 1400, carrier off'
 changed "$FRONT/mtu" 1500 mtu 1500 'MTU 1500, carrier off'
 changed "$FRONT/disconnect" 0 carrier 1 'carrier on'
-saw "disconnect and carrier: out and in, each twice; with the cable out the MTU is followed too"
+saw "disconnect and carrier: out and in, each twice, and with the cable out the MTU is followed too"
 stage "$SCENARIO: the cable"
 
 # The speed, in the words of XAPI's driver for Windows; -1 is Linux' for one that nobody knows.
