@@ -281,3 +281,18 @@ fn a_speed_in_the_store_is_what_the_interface_says() {
         drop(ends);
     });
 }
+
+#[test]
+fn what_the_store_says_is_followed_also_while_the_cable_is_out() {
+    with_tap(|served, ends| {
+        let mut toolstack = Toolstack::of(served.world);
+        toolstack.front("disconnect", 1);
+        toolstack.front("mtu", 1400);
+        toolstack.front("speed", "1G");
+        until("the MTU", || served.eye.mtu().unwrap() == 1400);
+        until("the speed", || {
+            served.eye.speed().unwrap() == Some(1_000_000_000)
+        });
+        drop(ends);
+    });
+}

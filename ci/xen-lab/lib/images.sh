@@ -94,7 +94,7 @@ build_images() {
     fi
 
     put_file "$dom0" "$LAB/guest/dom0.init" /init
-    for file in lab.sh talk.sh measure.sh capture.sh kernel.sh backend.sh netback.sh steps.sh far.sh offload.sh scenario.sh profile.sh hello; do put_file "$dom0" "$LAB/guest/$file" "/lab/$file"; done
+    for file in lab.sh talk.sh measure.sh capture.sh kernel.sh backend.sh netback.sh steps.sh far.sh offload.sh offloads.sh scenario.sh profile.sh hello; do put_file "$dom0" "$LAB/guest/$file" "/lab/$file"; done
     put_file "$dom0" "$LAB/guest/vif-lab" /etc/xen/scripts/vif-lab
     put_scenarios "$dom0" dom0
     cp "$LAB"/guests/*.cfg "$dom0/lab/guests/"

@@ -107,7 +107,7 @@ put_guest_programs() {
     [ -z "$ECHO_C_BIN" ] || put_host_program "$1" "$ECHO_C_BIN" /lab/programs/echo-c
     [ -z "$RECEIVE_BIN" ] || put_host_program "$1" "$RECEIVE_BIN" /lab/programs/receive
     [ -z "$DATAGRAMS_BIN" ] || put_host_program "$1" "$DATAGRAMS_BIN" /lab/programs/datagrams
-    if wanted offloads; then put_program "$1" ethtool tcpdump; fi
+    if wanted offloads || wanted back-offloads; then put_program "$1" ethtool tcpdump; fi
     if wanted multicast; then put_program "$1" socat; fi
 }
 
@@ -116,7 +116,7 @@ put_extra_programs() {
     local program
     [ -z "$CONFORMANCE_BIN" ] || put_host_program "$1" "$CONFORMANCE_BIN" /lab/programs/conformance
     [ -z "$DATAGRAMS_BIN" ] || put_host_program "$1" "$DATAGRAMS_BIN" /lab/programs/datagrams
-    if wanted offloads; then put_program "$1" ethtool; fi
+    if wanted offloads || wanted back-offloads; then put_program "$1" ethtool; fi
     for program in ${XEN_LAB_EXTRA_DOM0:-}; do
         [ -f "$program" ] || die "no file $program, named in XEN_LAB_EXTRA_DOM0" "it is a list of paths with spaces between"
         put_host_program "$1" "$program" "/lab/programs/$(basename "$program")"

@@ -26,12 +26,15 @@ offloads_front() {
     ip addr add 10.77.0.2/24 dev xn0 && ip -6 addr add fd77::2/64 dev xn0
 }
 
+# counters: lines of a name and a number.
+counters() { netfront stats --vif 0; }
+
 # offloads_begin: from now on packets are captured and counted.
 offloads_begin() {
     far_record /run/lab/far.pcap || return 1
     sum_errors far >/run/lab/far-errors.before
     sum_errors >/run/lab/errors.before
-    netfront stats --vif 0 >/run/lab/stats.before
+    counters >/run/lab/stats.before
 }
 
 # offloads_fetch PATH...: the far end fetches the file from dom0 by each address, and has what the guest has.
@@ -46,14 +49,14 @@ offloads_fetch() {
 # offloads_end: what was captured and counted, a name and a number in each line.
 offloads_end() {
     far_recorded || return 1
-    netfront stats --vif 0 >/run/lab/stats.after
+    counters >/run/lab/stats.after
     sums /run/lab/far.pcap
     echo "errors_far $(($(sum_errors far) - $(cat /run/lab/far-errors.before)))"
     echo "errors $(($(sum_errors) - $(cat /run/lab/errors.before)))"
     awk '
         { sub(":", "", $1) }
         FNR == NR { before[$1] = $2; next }
-        $1 ~ /^([rt]x_(gso_tcpv[46]|csum_blank|drop_.*|errors|dropped)|tap_(checksums_filled|segments_cut|drop_.*))$/ {
+        $1 ~ /^([rt]x_(gso_tcpv[46]|gso_checksum_fixup|csum_blank|drop_.*|errors|dropped)|tap_(checksums_filled|segments_cut|drop_.*))$/ {
             print $1, $2 - before[$1]
         }' /run/lab/stats.before /run/lab/stats.after
     rm -f /run/lab/far.pcap

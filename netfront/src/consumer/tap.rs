@@ -240,8 +240,9 @@ impl Consumer for Tap {
             return Ok(());
         }
         if !link.carrier {
-            return Ok(self.device.set_carrier(false)?);
+            self.device.set_carrier(false)?;
         }
+        // With the cable out too: who looks for the interface by its address finds it from the start.
         let (mac, mtu) = self.kept.unwrap_or((link.mac, link.mtu));
         if self.device.mac()? != mac {
             // The kernel refuses a new address while the interface is up only on some kernels.
@@ -251,6 +252,9 @@ impl Consumer for Tap {
             self.device.set_mtu(mtu)?;
         }
         self.say_speed(link.speed);
+        if !link.carrier {
+            return Ok(());
+        }
         // Set every time, also to nothing: the flags belong to the device and outlive whoever set them.
         // A segment longer than a page needs several slots.
         let features = link.features;

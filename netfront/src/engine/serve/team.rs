@@ -181,7 +181,6 @@ mod tests {
 
     use super::*;
     use crate::consumer::Null;
-    use crate::engine::punctual::Punctual;
     use crate::engine::serve_queues;
 
     thread_local! {
