@@ -30,8 +30,8 @@ limits. Packets carry numbers: any that comes after a later one of its connectio
   --work NS     what is done with a packet takes so many nanoseconds (default 500)
   --json        the figures as JSON
 
-Fails if a packet was out of order, queues were ever spread by more than one, or workers of the first two rows were woken more than
-0.05 times a packet. Rates depend on the machine, and with fewer than five processors threads share them: compare rows of one run.
+Fails if no packet came, one was out of order, queues were ever spread by more than one, or workers of the first two rows were woken
+more than 0.05 times a packet. Rates depend on the machine, and with fewer than five processors threads share them: compare rows of one run.
 ";
 
 /// Wake-ups of workers for each packet, at most.

@@ -22,6 +22,8 @@ pub const FLOWS: u16 = 64;
 pub const QUEUES: u16 = 5;
 /// Before anything is counted.
 const WARM_UP: Duration = Duration::from_millis(300);
+/// Until the first packet must have come: tenfold what a loaded machine takes.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two changes of what is bound to what.
 const CHANGE: Duration = Duration::from_millis(1);
 
@@ -211,7 +213,12 @@ fn measure<T>(
     driver: &ScopedJoinHandle<'_, T>,
     seen: &mut Seen,
 ) {
+    // Without any there is nothing to measure, which is told of in the end, and no reason to wait for ever.
+    let begun = Instant::now();
     while counted.packets.load(Relaxed) == 0 && !driver.is_finished() {
+        if begun.elapsed() > PATIENCE {
+            return;
+        }
         thread::sleep(CHANGE);
     }
     let mut changes = Changes(0x9e37_79b9_7f4a_7c15);

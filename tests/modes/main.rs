@@ -24,7 +24,7 @@ and back at a low and at a high rate, and what the driver's packet thread takes 
   --json       the figures as JSON
 
 The backend measures, in a thread of its own; it looks for 20 us before it sleeps. Times depend on the machine, and a machine of two
-processors has none to spare for a thread that polls: compare rows of one run.
+processors has none to spare for a thread that polls: compare rows of one run. Fails if at some rate no frame came back.
 ";
 
 const MODES: [Mode; 3] = [Mode::Interrupt, Mode::Adaptive, Mode::Poll];
@@ -55,7 +55,27 @@ fn main() -> ExitCode {
         true => println!("{:#}", report(&rows, plan)),
         false => print!("{}", table(&rows, plan)),
     }
-    ExitCode::SUCCESS
+    let faults = faults(&rows);
+    faults.iter().for_each(|fault| eprintln!("FAILED  {fault}"));
+    match faults.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}
+
+/// What must not be, whatever the machine: times of frames that never came back are no times.
+fn faults(rows: &[(Mode, Seen)]) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (mode, seen) in rows {
+        for (rate, trips) in [("low", &seen.low), ("high", &seen.high)] {
+            if trips.frames == 0 {
+                faults.push(format!(
+                    "{mode}: at the {rate} rate not one frame came back"
+                ));
+            }
+        }
+    }
+    faults
 }
 
 /// `None`: help is wanted.

@@ -11,6 +11,12 @@ field() { sed -n "s/.*\"$1\":\\([0-9][0-9.e-]*\\)[,}].*/\\1/p" "$report"; }
 # each NAME: several.
 each() { sed -n "s/.*\"$1\":\\[\\([0-9,]*\\)\\].*/\\1/p" "$report" | tr , ' '; }
 
+# each_has WHAT NAME: there are two, and none is 0. A loop over none would say that all is well.
+each_has() {
+    check "$1: how many are told" 2 "$(each "$2" | wc -w | tr -d ' ')"
+    for count in $(each "$2"); do check_at_least "$1" 1 "$count"; done
+}
+
 # start NAME OPTION...: the receiver of one flood.
 start() {
     report=$RESULTS/$1.json
@@ -40,7 +46,7 @@ ended() {
     check_at_least "$1: datagrams" 1000 "$(field delivered)"
     check "$1: datagrams of a flow that came after a later one" 0 "$(field out_of_order)"
     check "$1: packets of a connection that a worker took after a later one" 0 "$(field order_violations)"
-    for count in $(each packets_by_worker); do check_at_least "$1: packets of each worker" 1 "$count"; done
+    each_has "$1: packets of each worker" packets_by_worker
 }
 
 # none_on_workers: but for one of each queue, which was under way when it was bound.
@@ -54,6 +60,7 @@ comes() {
     sleep 1
     counts=$(guest come "$1" 4)
     echo "$1: $counts"
+    check "processors whose interrupts of $1 are counted" 4 "$(echo "$counts" | wc -w | tr -d ' ')"
     at=0
     for count in $counts; do
         if [ "$at" = "$2" ]; then
@@ -88,7 +95,7 @@ comes nf0q0 0
 saw "that of queue 1, moved to processor 0 while datagrams come, comes there and no more to 1"
 wait "$sender"
 ended bound
-for count in $(each packets_by_event_core); do check_at_least "packets of each event core" 1 "$count"; done
+each_has "packets of each event core" packets_by_event_core
 none_on_workers
 saw "none on those of workers but $(field events_on_workers) under way when they were bound; $(field delivered) datagrams of $FLOWS flows, none out of order"
 

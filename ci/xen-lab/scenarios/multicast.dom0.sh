@@ -62,8 +62,8 @@ netback_dropped() { cat "/sys/class/net/$VIF/statistics/tx_dropped"; }
 # filters VALUE: what the driver has asked netback for in the store.
 filters() { [ "$(xenstore-read "$NODE/device/vif/0/request-multicast-control")" = "$1" ]; }
 
-# follows_no_more MORE-THAN: not so many any more.
-follows_no_more() { ! guest_follows "$@"; }
+# follows_no_more MORE-THAN: not so many any more. A driver that tells no number is no answer.
+follows_no_more() { [ "$(guest front_number multicast_groups)" -le "$1" ]; }
 # guest_follows MORE-THAN: so many groups.
 guest_follows() { [ "$(guest front_number multicast_groups)" -gt "$1" ]; }
 
