@@ -101,6 +101,29 @@ fn nothing_is_allocated_for_packets_that_are_captured_and_traced_nor_once_that_i
     assert_eq!(many(&mut queue), 0, "once it is over");
 }
 
+/// L-7: a packet whose fate is decided before its buffer is built costs no allocation, however long it is: it is only lent.
+#[test]
+fn nothing_is_allocated_for_packets_that_a_program_drops_before_their_buffers_are_built() {
+    let world = World::new();
+    let (mut queue, mut back) = world.pair(&QueueConfig::default());
+    let bytes = frame(9000, 1);
+    let mut looked = 0;
+    for _ in 0..200 {
+        serve(&mut back, &bytes);
+        let allocations = allocation_counter::measure(|| {
+            let look =
+                |packet: &mut Packet<'_>| looked += usize::from(packet.head()[0] == bytes[0]);
+            queue.receive(64, look).expect("a sound rx ring");
+            queue.flush().expect("flushed");
+        });
+        assert_eq!(allocations.count_total, 0);
+        let [pool, _] = queue.pools();
+        assert_eq!(pool.census().leased, 0);
+    }
+    assert_eq!(looked, 1600);
+    assert_eq!(queue.stats().snapshot().get("rx_detached"), 0);
+}
+
 /// An event core and its worker in one: packets of ever new connections go through a lane into a store and out of it.
 struct Steered64 {
     steering: Steering<u64>,

@@ -14,3 +14,7 @@ pub mod bell;
 #[cfg(loom)]
 #[path = "../../src/engine/steering/progress.rs"]
 pub mod progress;
+
+#[cfg(loom)]
+#[path = "../../src/engine/pending.rs"]
+pub mod pending;

@@ -15,6 +15,7 @@ use loom::sync::atomic::{fence, AtomicU32};
 use loom::sync::{Mutex, Notify};
 use loom::thread;
 use netfront_loom::bell::Bell;
+use netfront_loom::pending::{Kind, Kinds, Pending};
 use netfront_loom::progress::Progress;
 use netfront_loom::schedule::{Completion, Schedule};
 
@@ -299,5 +300,104 @@ fn who_sees_a_packet_finished_sees_what_was_done_with_it() {
             assert_eq!(work.load(Relaxed), 1);
         }
         worker.join().unwrap();
+    });
+}
+
+const KINDS: [Kind; 2] = [Kind::new::<0>(), Kind::new::<31>()];
+
+/// L-4, S-6: of what two threads raise at once, while the core takes, nothing is lost or taken twice, and the core sees what was
+/// written before.
+#[test]
+fn kinds_that_are_raised_at_once_are_each_taken_once() {
+    model(|| {
+        let pending = Arc::new(Pending::new());
+        let work = Arc::new([AtomicU32::new(0), AtomicU32::new(0)]);
+        let producers: Vec<_> = (0..2)
+            .map(|at| {
+                let (pending, work) = (pending.clone(), work.clone());
+                thread::spawn(move || {
+                    work[at].store(1, Relaxed);
+                    pending.raise(KINDS[at]);
+                })
+            })
+            .collect();
+        let served = [AtomicU32::new(0), AtomicU32::new(0)];
+        let serve = |kinds: Kinds| {
+            for ((kind, work), served) in KINDS.into_iter().zip(&*work).zip(&served) {
+                if kinds.contains(kind) {
+                    assert_eq!(work.load(Relaxed), 1, "raised before it was there");
+                    served.fetch_add(1, Relaxed);
+                }
+            }
+        };
+        serve(pending.take());
+        producers.into_iter().for_each(|p| p.join().unwrap());
+        serve(pending.take());
+        assert!(served.iter().all(|served| served.load(Relaxed) == 1));
+    });
+}
+
+/// L-4, S-6: a core that sleeps by the rules hears of what is raised, also if that is raised again while it takes it.
+#[test]
+fn no_raised_kind_is_slept_over() {
+    model(|| {
+        let pending = Arc::new(Pending::new());
+        let bell = Arc::new(Bell::new());
+        let event = Arc::new(Notify::new());
+        let work = Arc::new(AtomicU32::new(0));
+        let producer = {
+            let (pending, bell) = (pending.clone(), bell.clone());
+            let (event, work) = (event.clone(), work.clone());
+            thread::spawn(move || {
+                for number in 1..=2 {
+                    work.store(number, Relaxed);
+                    pending.raise(KINDS[0]);
+                    if bell.ring() {
+                        event.notify();
+                    }
+                }
+            })
+        };
+        let mut seen = 0;
+        while seen < 2 {
+            if pending.take_kind(KINDS[0]) {
+                seen = work.load(Relaxed);
+            }
+            bell.rest();
+            if seen < 2 && pending.is_empty() {
+                event.wait();
+            }
+            bell.resume();
+        }
+        producer.join().unwrap();
+    });
+}
+
+/// A look and a store in place of taking the mask in one step.
+#[test]
+#[should_panic(expected = "deadlock")]
+fn a_mask_that_is_taken_in_two_steps_loses_a_kind() {
+    model(|| {
+        let mask = Arc::new(AtomicU32::new(0));
+        let event = Arc::new(Notify::new());
+        let producer = {
+            let (mask, event) = (mask.clone(), event.clone());
+            thread::spawn(move || {
+                for bit in [1, 2] {
+                    mask.fetch_or(bit, AcqRel);
+                    event.notify();
+                }
+            })
+        };
+        let mut served = 0;
+        while served != 3 {
+            let kinds = mask.load(Acquire);
+            mask.store(0, Release);
+            served |= kinds;
+            if served != 3 && mask.load(Acquire) == 0 {
+                event.wait();
+            }
+        }
+        producer.join().unwrap();
     });
 }

@@ -13,6 +13,7 @@
 //! | [`schedule`] | who owns a queue: one atomic word |
 //! | [`bottom_half`] | whose turn it is, within a budget of packets and of time |
 //! | [`restart`] | how many rounds, before the core is handed over |
+//! | [`pending`] | which kind of deferred work a core serves first |
 //! | [`pressure`] | what is left in the ring because its consumer is behind |
 //! | [`moderation`] | when the backend is asked for its next event |
 //! | [`steering`] | which core takes a queue's events, and which worker a connection's packets |
@@ -29,6 +30,7 @@ pub mod clock;
 pub mod cores;
 mod limits;
 pub mod moderation;
+pub mod pending;
 mod pinning;
 mod poll_list;
 pub mod pressure;

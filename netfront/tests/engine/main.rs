@@ -10,6 +10,8 @@
 //! | `lanes` | the worker's side: its lanes are polled like queues |
 //! | `receiver` | a queue and its consumer, by all of these |
 //! | `cores` | queues on event cores, with workers or without, in threads |
+//! | `pending` | kinds of deferred work, the lowest first |
+//! | `fate` | a program decides about a packet before its buffer is built, and after |
 //! | `quiet` | what one queue goes through is not felt by the cores, nor by other queues |
 //!
 //! What they do together, under load, is in the package `netfront-tests`, `tests/engine`.
@@ -18,9 +20,11 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod cores;
+mod fate;
 mod holding;
 mod lanes;
 mod order;
+mod pending;
 mod quiet;
 mod receiver;
 mod source;

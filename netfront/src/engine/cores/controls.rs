@@ -1,16 +1,16 @@
 //! What other threads may do to cores that run: stop them, change the mode, bind anew, and look.
 //!
-//! Nothing here is in the data path: what is wanted stands behind a lock, and a number says that it has changed. A core
-//! looks at the number once an activation, and takes the lock when it is another one.
+//! Nothing here is in the data path: what is wanted stands behind a lock. That it has changed is raised for each event core
+//! ([`CONTROLS`]), and said by a number to workers, which look at it once a turn; they take the lock only then.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::counters::{CoreStats, WorkerStats};
+use super::kinds::{Signal, CONTROLS};
 use crate::engine::moderation::{Mode, SharedMode};
 use crate::engine::steering::{Binding, Connection, CoreId, NoCore, MAPPING};
-use crate::waker::Waker;
 
 /// Connections that were bound or unbound and of which some core has not heard: so many are remembered.
 const CHANGES: usize = 1024;
@@ -26,8 +26,8 @@ struct Shared {
     /// Raised with each change of what is wanted.
     version: AtomicU64,
     wanted: Mutex<Wanted>,
-    /// Wakes the event cores that run now.
-    wakers: Mutex<Vec<Arc<Waker>>>,
+    /// Of the event cores that run now.
+    signals: Mutex<Vec<Arc<Signal>>>,
     cores: Mutex<Vec<Arc<CoreStats>>>,
     workers: Mutex<Vec<Arc<WorkerStats>>>,
     /// Interrupts of the queues on CPUs of workers, when the cores started and now; see [`Controls::events_on_workers`].
@@ -91,7 +91,9 @@ impl Controls {
     /// Ends the cores: [`Cores::run`](super::Cores::run) returns. Packets that they took are worked on first.
     pub fn stop(&self) {
         self.0.stop.store(true, Ordering::Release);
-        self.wake();
+        for signal in lock(&self.0.signals).iter() {
+            signal.waker.wake();
+        }
     }
 
     /// True after [`Self::stop`].
@@ -175,12 +177,8 @@ impl Controls {
 
     fn changed(&self) {
         self.0.version.fetch_add(1, Ordering::Release);
-        self.wake();
-    }
-
-    fn wake(&self) {
-        for waker in lock(&self.0.wakers).iter() {
-            waker.wake();
+        for signal in lock(&self.0.signals).iter() {
+            signal.raise(CONTROLS);
         }
     }
 
@@ -206,11 +204,11 @@ impl Controls {
     /// For cores that start.
     pub(super) fn start(
         &self,
-        wakers: Vec<Arc<Waker>>,
+        signals: Vec<Arc<Signal>>,
         queues: usize,
         workers: usize,
     ) -> Result<(), NoCore> {
-        let cores: Vec<CoreId> = (0..).take(wakers.len()).collect();
+        let cores: Vec<CoreId> = (0..).take(signals.len()).collect();
         let mut wanted = lock(&self.0.wanted);
         let Wanted {
             binding, chosen, ..
@@ -231,14 +229,14 @@ impl Controls {
         drop(wanted);
         // Last: who sees a core may bind it.
         lock(&self.0.workers).resize_with(workers, Arc::default);
-        lock(&self.0.cores).resize_with(wakers.len(), Arc::default);
-        *lock(&self.0.wakers) = wakers;
+        lock(&self.0.cores).resize_with(signals.len(), Arc::default);
+        *lock(&self.0.signals) = signals;
         Ok(())
     }
 
     /// For cores that have ended.
     pub(super) fn end(&self) {
-        lock(&self.0.wakers).clear();
+        lock(&self.0.signals).clear();
     }
 
     pub(super) fn watch_strays(&self, names: &[String], cpus: &[usize]) {
@@ -250,6 +248,7 @@ impl Controls {
         });
     }
 
+    /// Raised with each change, for workers.
     pub(super) fn version(&self) -> u64 {
         self.0.version.load(Ordering::Acquire)
     }
@@ -269,8 +268,8 @@ mod tests {
     use super::*;
 
     fn start(controls: &Controls, cores: usize, queues: usize) -> Vec<usize> {
-        let wakers = (0..cores).map(|_| Arc::new(Waker::new().expect("a waker")));
-        controls.start(wakers.collect(), queues, 0).expect("cores");
+        let signals = (0..cores).map(|_| Arc::new(Signal::new().expect("a waker")));
+        controls.start(signals.collect(), queues, 0).expect("cores");
         controls.wanted().owners(queues)
     }
 

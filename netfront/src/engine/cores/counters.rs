@@ -31,6 +31,10 @@ counters! {
     looks,
     /// Times that it slept and woke.
     wakeups,
+    /// Passes that found work which another thread had raised.
+    raised,
+    /// Packets that the program's filter dropped, before their buffers were built.
+    filtered,
     /// Packets that went to workers.
     sent,
     /// Wake-ups of workers.

@@ -12,6 +12,7 @@ use crate::engine::clock::Clock;
 use crate::engine::pressure::{Limits, Room};
 use crate::engine::schedule::Completion;
 use crate::engine::steering::{Activator, Connection, Steering};
+use crate::packet::Packet;
 use crate::Error;
 
 /// How sleeping workers are woken.
@@ -104,6 +105,13 @@ impl<'q, W: Work> Floor<'_, 'q, W> {
             Room::Drop(packets) => (packets, true),
         };
         let buffers = &self.running.buffers;
+        let filter = self.running.filter.as_ref();
+        let mut filtered = 0;
+        let mut passes = |packet: &Packet<'_>| {
+            let drops = filter.is_some_and(|filter| filter.drops(packet, number));
+            filtered += u64::from(drops);
+            !drops
+        };
         let Seat { queue, arrived, .. } = &mut *seat;
         let mut lost = 0;
         let packets = match &mut self.out {
@@ -117,12 +125,18 @@ impl<'q, W: Work> Floor<'_, 'q, W> {
                     connection: None,
                 };
                 let mut desk = Desk::here(frames, number, buffers);
-                let packets =
-                    queue.receive(room, |packet| work.deliver(packet, &origin, &mut desk))?;
+                let packets = queue.receive(room, |packet| {
+                    if passes(packet) {
+                        work.deliver(packet, &origin, &mut desk);
+                    }
+                })?;
                 work.finish(&mut desk);
                 packets
             }
             Out::Away { steering, .. } => queue.receive(room, |packet| {
+                if !passes(packet) {
+                    return;
+                }
                 let connection = Connection::of(packet.head());
                 *arrived += 1;
                 let packet = Arrived {
@@ -134,6 +148,7 @@ impl<'q, W: Work> Floor<'_, 'q, W> {
                 lost += usize::from(steering.send_of(connection, packet).is_err());
             })?,
         };
+        self.stats.filtered.add(filtered);
         seat.queue.reclaim()?;
         if let Out::Here { frames, .. } = &mut self.out {
             for frame in frames.drain(..) {

@@ -9,7 +9,12 @@
 //! | --- | --- |
 //! | `work` | what a program does with packets |
 //! | `controls` | what other threads may do meanwhile: stop, modes, bindings, counters |
-//! | `event_core` | the thread: top half, timers, activations, queues that come and go |
+//! | `event_core` | the thread: passes over the kinds of work that were raised, timers, activations |
+//! | `event_core/moves` | queues that come and go, by what is wanted |
+//! | `event_core/frames` | what workers send |
+//! | `event_core/top_half` | sleep, until there is an event or a kind of work |
+//! | `kinds` | the kinds of work, and how they are raised |
+//! | `filter` | a program's say before a packet's buffer is built |
 //! | `floor` | its queues, as the bottom half polls them |
 //! | `seat` | a queue, with all that its core knows of it |
 //! | `worker` | lanes, packets by connection |
@@ -56,8 +61,10 @@
 mod controls;
 mod counters;
 mod event_core;
+mod filter;
 mod floor;
 mod interrupts;
+mod kinds;
 mod places;
 mod running;
 mod seat;
@@ -72,15 +79,18 @@ use super::moderation::Settings;
 use super::pressure::Limits;
 use super::restart::Policy;
 use super::steering::{Spread, COMMON_KEY, KEY};
+use crate::packet::Packet;
 use crate::queue::Queue;
-use crate::waker::Waker;
 use crate::Error;
 
 pub use super::pinning::{cpu_list, usable_cpus};
 pub use controls::Controls;
 pub use counters::{CoreStats, WorkerStats, LEVELS};
+pub use filter::Verdict;
 pub use work::{Desk, Frame, Origin, Work};
 
+use filter::Filter;
+use kinds::Signal;
 use places::{pin, pin_interrupts};
 use running::Running;
 use start::Threads;
@@ -126,6 +136,7 @@ pub struct Cores {
     pinned: bool,
     interrupts: Vec<String>,
     checks_order: bool,
+    filter: Option<Filter>,
 }
 
 impl Default for Cores {
@@ -147,6 +158,7 @@ impl Default for Cores {
             pinned: true,
             interrupts: Vec::new(),
             checks_order: false,
+            filter: None,
         }
     }
 }
@@ -249,6 +261,20 @@ impl Cores {
         self
     }
 
+    /// Asks this about each packet, with the number of its queue, before the packet's buffer is built: in the event core that
+    /// received it, also where packets go to workers. What is dropped here was never detached, so no page leaves the pool and nothing is
+    /// allocated (counted as `filtered`). After its buffer is built [`Work::work`] decides: to drop the packet is to drop it.
+    ///
+    /// The backend can still change what [`Packet::fragments`] gives: decide by [`Packet::head`].
+    #[must_use]
+    pub fn filter(
+        mut self,
+        verdict: impl Fn(&Packet<'_>, usize) -> Verdict + Send + Sync + 'static,
+    ) -> Self {
+        self.filter = Some(Filter::new(verdict));
+        self
+    }
+
     /// How many [`Work`]s [`Self::run`] wants.
     pub fn works(&self) -> usize {
         match self.workers {
@@ -270,18 +296,18 @@ impl Cores {
         controls: &Controls,
     ) -> Result<End, Error> {
         self.check(queues.len(), works.len())?;
-        let wakers: Result<Vec<_>, Error> = (0..self.event_cores)
-            .map(|_| Waker::new().map(Arc::new))
+        let signals: Result<Vec<_>, Error> = (0..self.event_cores)
+            .map(|_| Signal::new().map(Arc::new))
             .collect();
-        let wakers = wakers?;
+        let signals = signals?;
         controls
-            .start(wakers.clone(), queues.len(), self.workers)
+            .start(signals.clone(), queues.len(), self.workers)
             .map_err(|error| refused(error.to_string()))?;
         let places = self.places();
         let owners = controls.wanted().owners(queues.len());
         let interrupts = self.interrupts_of(&queues, &places);
         pin_interrupts(&places, &owners, &interrupts, controls);
-        let running = Running::new(self, controls.clone(), wakers, interrupts);
+        let running = Running::new(self, controls.clone(), signals, interrupts);
         let done = std::thread::scope(|scope| {
             // Ends what was started, also if the rest cannot be.
             let mut threads = Threads::new(&running);

@@ -5,14 +5,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::controls::Controls;
+use super::filter::Filter;
 use super::interrupts::Interrupts;
+use super::kinds::{Signal, CONTROLS, MAIL};
 use super::seat::Seat;
 use super::work::{Buffers, Frame};
 use super::Cores;
 use crate::engine::clock::Monotonic;
+use crate::engine::pending::Kinds;
 use crate::engine::steering::{Connection, Drain};
 use crate::engine::WEIGHT;
-use crate::waker::Waker;
 
 /// Frames of a worker that may be on their way to one event core.
 pub(super) const BACK: usize = 8 * WEIGHT;
@@ -29,12 +31,8 @@ pub(super) enum Parcel<'q> {
     Frame(Frame),
 }
 
-/// Where an event core finds what it was given. The lock is taken only when something is there.
-#[derive(Default)]
-struct Mail<'q> {
-    any: AtomicBool,
-    parcels: Mutex<Vec<Parcel<'q>>>,
-}
+/// Where an event core finds what it was given. Its lock is taken only when [`MAIL`] was raised.
+type Mail<'q> = Mutex<Vec<Parcel<'q>>>;
 
 /// The last packet of each connection that a worker has worked on, by its queue.
 pub(super) type Order = Mutex<HashMap<(usize, Option<Connection>), u64>>;
@@ -47,10 +45,12 @@ pub(super) struct Running<'q> {
     pub buffers: Buffers,
     /// By event core.
     mail: Vec<Mail<'q>>,
-    wakers: Vec<Arc<Waker>>,
+    signals: Vec<Arc<Signal>>,
     ending: AtomicBool,
     workers_end: AtomicBool,
     called: AtomicBool,
+    /// What is asked about each packet before its buffer is built, if anything is.
+    pub filter: Option<Filter>,
     /// There if it was asked for.
     pub order: Option<Order>,
 }
@@ -59,7 +59,7 @@ impl<'q> Running<'q> {
     pub fn new(
         cores: &Cores,
         controls: Controls,
-        wakers: Vec<Arc<Waker>>,
+        signals: Vec<Arc<Signal>>,
         interrupts: Interrupts,
     ) -> Self {
         Self {
@@ -68,39 +68,39 @@ impl<'q> Running<'q> {
             interrupts,
             // As many as can be on their way.
             buffers: Buffers::new(cores.event_cores * cores.workers.max(1) * BACK),
-            mail: wakers.iter().map(|_| Mail::default()).collect(),
-            wakers,
+            mail: signals.iter().map(|_| Mail::default()).collect(),
+            signals,
             ending: AtomicBool::new(false),
             workers_end: AtomicBool::new(false),
             called: AtomicBool::new(false),
+            filter: cores.filter.clone(),
             order: cores.checks_order.then(Order::default),
         }
     }
 
     /// Gives a parcel to a core, and wakes it. Packets are not sent so, only what has to move.
     pub fn post(&self, core: usize, parcel: Parcel<'q>) {
-        if let (Some(mail), Some(waker)) = (self.mail.get(core), self.wakers.get(core)) {
-            unpoisoned(&mail.parcels).push(parcel);
-            mail.any.store(true, Ordering::Release);
-            waker.wake();
+        if let (Some(mail), Some(signal)) = (self.mail.get(core), self.signals.get(core)) {
+            unpoisoned(mail).push(parcel);
+            // Who gives something away has followed the controls, which raise one core after the other. This one may not have
+            // heard of it yet, and would give the parcel back.
+            signal.raise(Kinds::from(CONTROLS).and(MAIL));
         }
     }
 
-    pub fn has_mail(&self, core: usize) -> bool {
-        let mail = self.mail.get(core);
-        mail.is_some_and(|mail| mail.any.load(Ordering::Acquire))
-    }
-
+    /// What a core was given: after [`MAIL`] was raised.
     pub fn fetch(&self, core: usize) -> Vec<Parcel<'q>> {
         let mail = self.mail.get(core);
-        match mail.filter(|mail| mail.any.swap(false, Ordering::Acquire)) {
-            Some(mail) => std::mem::take(&mut *unpoisoned(&mail.parcels)),
-            None => Vec::new(),
-        }
+        mail.map(|mail| std::mem::take(&mut *unpoisoned(mail)))
+            .unwrap_or_default()
     }
 
-    pub fn waker(&self, core: usize) -> Option<&Arc<Waker>> {
-        self.wakers.get(core)
+    pub fn signal(&self, core: usize) -> Option<&Arc<Signal>> {
+        self.signals.get(core)
+    }
+
+    pub fn signals(&self) -> &[Arc<Signal>] {
+        &self.signals
     }
 
     /// Somebody called a queue's waker: whoever runs the cores has to see what changed.
@@ -116,7 +116,7 @@ impl<'q> Running<'q> {
     /// All event cores end, in order.
     pub fn end(&self) {
         self.ending.store(true, Ordering::Release);
-        self.wakers.iter().for_each(|waker| waker.wake());
+        self.signals.iter().for_each(|signal| signal.waker.wake());
     }
 
     pub fn is_ending(&self) -> bool {

@@ -5,6 +5,7 @@ use std::thread::{Scope, ScopedJoinHandle, Thread};
 
 use super::event_core::EventCore;
 use super::floor::{Floor, Out, Wakes};
+use super::kinds::{Signal, FRAMES};
 use super::places::{pin, Places};
 use super::running::{EndsAll, Parcel, Running, BACK};
 use super::seat::Seat;
@@ -34,8 +35,7 @@ impl Cores {
     ) -> Result<EventCore<'r, 'q, W>, Error> {
         let count = queues.len();
         let owners = running.controls.wanted().owners(count);
-        let core_bells: Vec<Arc<Bell>> = (0..self.event_cores).map(|_| Arc::default()).collect();
-        let mut ways = Ways::new(self, &core_bells);
+        let mut ways = Ways::new(self, running.signals());
         let mut here = Vec::new();
         let mut wakes = Vec::new();
         if self.workers == 0 {
@@ -101,15 +101,15 @@ impl Cores {
                 leaving: Vec::new(),
                 error: None,
             };
-            let waker = running.waker(place).map(Arc::clone);
-            let waker = waker.ok_or_else(|| refused(format!("event core {place} has no waker")))?;
+            let signal = running.signal(place).map(Arc::clone);
+            let signal =
+                signal.ok_or_else(|| refused(format!("event core {place} has no signal")))?;
             let core = EventCore::new(
                 place,
                 floor,
                 (self.budgets, self.policy),
                 ways.lanes_from_workers(place),
-                Arc::clone(&core_bells[place]),
-                waker,
+                signal,
             );
             if first.is_none() {
                 first = Some(core);
@@ -208,7 +208,7 @@ type WorkerEnds = (
 );
 
 impl Ways {
-    fn new(cores: &Cores, core_bells: &[Arc<Bell>]) -> Self {
+    fn new(cores: &Cores, signals: &[Arc<Signal>]) -> Self {
         let mut to: Vec<Vec<WayTo<Arrived>>> = Vec::new();
         let mut from: Vec<Vec<LaneReceiver<Frame>>> = Vec::new();
         to.resize_with(cores.event_cores, Vec::new);
@@ -217,7 +217,7 @@ impl Ways {
         for _ in 0..cores.workers {
             let bell = Arc::new(Bell::new());
             let (mut lanes, mut back) = (Vec::new(), Vec::new());
-            for ((to, from), core_bell) in to.iter_mut().zip(&mut from).zip(core_bells) {
+            for ((to, from), signal) in to.iter_mut().zip(&mut from).zip(signals) {
                 // Twice what is held back for, so that a lane is full only while packets are dropped.
                 let (sender, receiver): (LaneSender<Steered<Arrived>>, _) =
                     lane(2 * cores.limits.high.max(WEIGHT));
@@ -230,7 +230,9 @@ impl Ways {
                 from.push(receiver);
                 back.push(WayBack {
                     lane: sender,
-                    bell: Arc::clone(core_bell),
+                    bell: Arc::clone(&signal.bell),
+                    pending: Arc::clone(&signal.pending),
+                    kind: FRAMES,
                 });
             }
             workers.push(Some((lanes, bell, back)));

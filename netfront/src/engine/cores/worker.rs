@@ -128,10 +128,9 @@ impl<'r, 'q, W: Work> Worker<'r, 'q, W> {
         self.stats.packets.add(packets);
         let running = self.running;
         self.back.end_round(|core| {
-            running
-                .waker(core)
-                .into_iter()
-                .for_each(|waker| waker.wake());
+            if let Some(signal) = running.signal(core) {
+                signal.waker.wake();
+            }
         });
         packets
     }

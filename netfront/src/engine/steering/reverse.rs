@@ -9,6 +9,8 @@ use std::sync::Arc;
 use super::bell::Bell;
 use super::lane::LaneSender;
 use super::table::{settle, TableCounters, Way};
+use crate::engine::pending::{Kind, Pending};
+use crate::engine::WEIGHT;
 
 /// An event core, as a worker reaches it.
 #[derive(Debug)]
@@ -17,6 +19,10 @@ pub struct EventCore<T> {
     pub lane: LaneSender<T>,
     /// Whether it sleeps.
     pub bell: Arc<Bell>,
+    /// Where what is in the lane is raised for it.
+    pub pending: Arc<Pending>,
+    /// As which kind of work.
+    pub kind: Kind,
 }
 
 /// A queue and its event core, by place.
@@ -31,7 +37,8 @@ struct Target {
 pub struct ReversePath<T> {
     cores: Vec<EventCore<T>>,
     queues: Vec<Target>,
-    touched: Vec<bool>,
+    /// Packets of this round, by core.
+    touched: Vec<usize>,
     counters: TableCounters,
 }
 
@@ -43,7 +50,7 @@ impl<T> ReversePath<T> {
             core,
         };
         Self {
-            touched: vec![false; cores.len()],
+            touched: vec![0; cores.len()],
             queues: owners.iter().map(target).collect(),
             cores,
             counters: TableCounters::default(),
@@ -75,15 +82,24 @@ impl<T> ReversePath<T> {
         core.lane.send(packet)?;
         target.way.sent(core.lane.sent());
         if let Some(touched) = self.touched.get_mut(index) {
-            *touched = true;
+            *touched += 1;
+            // In a long round a core that runs begins meanwhile, or the lane could fill up: but no atomic for each packet.
+            if touched.is_multiple_of(WEIGHT) {
+                core.pending.raise(core.kind);
+            }
         }
         Ok(index)
     }
 
-    /// The round is over: calls `wake` for each core that got packets and sleeps, once.
+    /// The round is over: raises the kind of each core that got packets, and calls `wake` for each of them that sleeps, once.
     pub fn end_round(&mut self, mut wake: impl FnMut(usize)) {
         for (index, (core, touched)) in self.cores.iter().zip(&mut self.touched).enumerate() {
-            if std::mem::take(touched) && core.bell.ring() {
+            if std::mem::take(touched) == 0 {
+                continue;
+            }
+            // Before its bell: a core that is about to sleep looks at what was raised.
+            core.pending.raise(core.kind);
+            if core.bell.ring() {
                 wake(index);
             }
         }
@@ -95,15 +111,40 @@ mod tests {
     use super::super::lane::{lane, LaneReceiver};
     use super::*;
 
-    fn path() -> (ReversePath<u32>, Vec<LaneReceiver<u32>>) {
+    const FRAMES: Kind = Kind::new::<3>();
+
+    fn path_of(capacity: usize) -> (ReversePath<u32>, Vec<LaneReceiver<u32>>) {
         let (mut cores, mut lanes) = (Vec::new(), Vec::new());
         for _ in 0..2 {
-            let (sender, receiver) = lane(4);
-            let bell = Arc::new(Bell::new());
-            cores.push(EventCore { lane: sender, bell });
+            let (sender, receiver) = lane(capacity);
+            cores.push(EventCore {
+                lane: sender,
+                bell: Arc::default(),
+                pending: Arc::default(),
+                kind: FRAMES,
+            });
             lanes.push(receiver);
         }
         (ReversePath::new(cores, &[0, 1, 0]), lanes)
+    }
+
+    fn path() -> (ReversePath<u32>, Vec<LaneReceiver<u32>>) {
+        path_of(4)
+    }
+
+    #[test]
+    fn a_core_that_runs_hears_of_each_weight_of_packets_before_the_round_is_over() {
+        let (mut path, _lanes) = path_of(3 * WEIGHT);
+        let mut raised = 0;
+        for packet in 0..2 * WEIGHT as u32 + 1 {
+            path.send(1, packet).expect("room");
+            raised += u32::from(path.cores[1].pending.take_kind(FRAMES));
+        }
+        assert_eq!(raised, 2);
+        path.end_round(|_| panic!("it runs"));
+        assert!(path.cores[1].pending.take_kind(FRAMES));
+        path.end_round(|_| panic!("nothing was sent"));
+        assert!(path.cores[1].pending.is_empty());
     }
 
     /// K-13: what a worker sends goes to the event core of the queue, which is woken once if it sleeps.
@@ -115,9 +156,15 @@ mod tests {
             assert_eq!(path.send(queue, packet), Ok([0, 1, 0][queue]));
         }
         assert_eq!(path.send(3, 14), Err(14), "there is no such queue");
+        for core in &path.cores {
+            assert!(core.pending.is_empty(), "the round is not over");
+        }
         let mut woken = Vec::new();
         path.end_round(|core| woken.push(core));
         assert_eq!(woken, [1], "the other one runs");
+        for core in &path.cores {
+            assert!(core.pending.take_kind(FRAMES), "whether it sleeps or runs");
+        }
         let taken = lanes
             .iter_mut()
             .map(|lane| [lane.take(), lane.take(), lane.take()]);
