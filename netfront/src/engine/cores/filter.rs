@@ -15,7 +15,10 @@ pub enum Verdict {
 
 /// What [`Cores::filter`](super::Cores::filter) was given. All event cores ask the same one.
 #[derive(Clone)]
-pub(super) struct Filter(Arc<dyn Fn(&Packet<'_>, usize) -> Verdict + Send + Sync>);
+pub(super) struct Filter(Arc<Judge>);
+
+/// Of a packet and the number of its queue.
+type Judge = dyn Fn(&Packet<'_>, usize) -> Verdict + Send + Sync;
 
 impl Filter {
     pub fn new(verdict: impl Fn(&Packet<'_>, usize) -> Verdict + Send + Sync + 'static) -> Self {
