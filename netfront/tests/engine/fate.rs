@@ -42,7 +42,7 @@ fn a_packet_is_dropped_before_its_buffer_is_built_or_after_or_passed_on() {
     // Before: every third one stays what it is, lent.
     let mut built = Vec::new();
     let mut decide = |packet: &mut Packet<'_>| {
-        if number(packet.head()) % 3 != 0 {
+        if !number(packet.head()).is_multiple_of(3) {
             built.push(packet.detach());
         }
     };

@@ -27,6 +27,7 @@ use super::work::{Frame, Work};
 use crate::engine::bottom_half::{BottomHalf, Budgets};
 use crate::engine::clock::Clock;
 use crate::engine::pending::{Kinds, Vector};
+use crate::engine::punctual::Punctual;
 use crate::engine::restart::{Policy, RestartPolicy};
 use crate::engine::steering::{Drain, LaneReceiver};
 use crate::engine::WEIGHT;
@@ -111,6 +112,7 @@ impl<'r, 'q, W: Work> EventCore<'r, 'q, W> {
     pub fn run(mut self) -> Result<(), Error> {
         let running = self.floor.running;
         let _all = EndsAll(running);
+        let _punctual = Punctual::begin();
         let vector = Self::vector();
         while !running.is_ending() {
             let raised = self.signal.pending.take();
