@@ -209,7 +209,7 @@ fn receive_counts_datagrams_on_its_cores_and_tells_what_was_lost() {
     }
 }
 
-/// K-5, K-7: queues and connections that are moved all the time keep the order of each flow.
+/// K-7: connections that are moved all the time, and their queue with them, keep the order of each flow.
 #[test]
 fn receive_keeps_the_order_of_each_flow_while_it_binds_anew() {
     let program = example("receive");
@@ -240,7 +240,6 @@ fn receive_keeps_the_order_of_each_flow_while_it_binds_anew() {
     assert_eq!(report["out_of_order"], 0, "{report}");
     assert_eq!(report["order_violations"], 0, "{report}");
     assert!(report["rebindings"].as_u64().unwrap() > 0, "{report}");
-    assert!(report["largest_spread"].as_u64().unwrap() <= 1, "{report}");
     receive.finish();
 }
 

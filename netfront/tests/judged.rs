@@ -51,8 +51,9 @@ fn a_right_command_line_is_not_refused_and_no_file_is_made_by_the_judgement() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("packets");
     let capture = format!("{},128", path.display());
-    let (_, text) = take_over(&["--capture", &capture, "--metrics", "127.0.0.1:0"]);
-    // There is no such vif, or no right to look for one.
+    let (code, text) = take_over(&["--capture", &capture, "--metrics", "127.0.0.1:0"]);
+    // There is no such vif, or no right to look for one. 2 is what a wrong command line ends with.
+    assert!(code.is_some_and(|code| code != 0 && code != 2), "{text}");
     assert!(
         !text.contains("--capture") && !text.contains("--metrics"),
         "{text}"

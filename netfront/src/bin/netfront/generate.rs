@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Command, CommandFactory, Subcommand};
 use clap_complete::Shell;
 use clap_mangen::roff::{bold, italic, roman, Roff};
-use netfront::QueueStats;
 
 use crate::args::Cli;
 use crate::config;
 use crate::failure::Failure;
 use crate::output::say;
+use crate::stats::meanings;
 
 #[derive(Debug, Args)]
 pub struct Generate {
@@ -190,11 +190,10 @@ fn counters() -> String {
         "| counter | meaning |".to_owned(),
         "| --- | --- |".to_owned(),
     ];
-    let table = QueueStats::default().table();
     lines.extend(
-        table
+        meanings()
             .iter()
-            .map(|(name, _, meaning)| format!("| `{name}` | {meaning} |")),
+            .map(|(name, meaning)| format!("| `{name}` | {meaning} |")),
     );
     lines.join("\n")
 }
