@@ -201,10 +201,15 @@ mod tests {
     fn an_event_that_comes_with_an_answer_ends_the_wait_for_a_backend() {
         let (mut connection, _) = telling(1, "2");
         let waker = Waker::new().expect("a waker");
+        let start = Instant::now();
         let awaited = connection
-            .await_backend(XenbusState::Closed, &waker, Duration::from_secs(20))
+            .await_backend(XenbusState::Closed, &waker, Duration::from_secs(60))
             .expect("a store");
         assert_eq!(awaited, Awaited::Change);
+        assert!(
+            start.elapsed() < Duration::from_secs(30),
+            "it was slept through"
+        );
     }
 
     #[test]
