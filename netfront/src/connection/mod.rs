@@ -249,13 +249,7 @@ impl Connection {
         loop {
             // All that is queued is one hint, and the keys are read once for it: whoever writes a key
             // without end must not hold us here.
-            self.drained = false;
-            for _ in 0..MANY_EVENTS {
-                if self.store.next_event(Duration::ZERO)?.is_none() {
-                    self.drained = true;
-                    break;
-                }
-            }
+            self.drained = self.drain()?;
             if self.restored()? {
                 return Ok(Some(Change::Restored));
             }
@@ -448,9 +442,21 @@ impl Connection {
                 return Ok(false);
             }
             if self.store.next_event(left.min(REREAD))?.is_some() {
+                // What we wrote ourselves comes back as an event a key, of which each alone is no reason to read.
+                self.drain()?;
                 return Ok(true);
             }
         }
+    }
+
+    /// Takes the events that are queued. False if there are still more of them.
+    fn drain(&mut self) -> Result<bool, Error> {
+        for _ in 0..MANY_EVENTS {
+            if self.store.next_event(Duration::ZERO)?.is_none() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

@@ -96,10 +96,10 @@ impl Groups {
         }
     }
 
-    /// Before a sleep: when it has to end, since a report came that was not followed yet.
+    /// Before a sleep: when it has to end, since a report came that was not followed yet, or not in full.
     pub fn rests(&mut self, clock: impl FnOnce() -> Instant) -> Option<Duration> {
         self.visits = 0;
-        let looked = self.looked.filter(|_| self.hinted)?;
+        let looked = self.looked.filter(|_| self.hinted || self.unfinished)?;
         Some(SOON.saturating_sub(clock().saturating_duration_since(looked)))
     }
 
@@ -288,6 +288,9 @@ mod tests {
         assert_eq!(groups.rests(|| later), Some(SOON - SOON / 4));
         assert!(groups.due(|| start + SOON).is_some());
         assert_eq!(groups.rests(|| start + SOON), None, "it was followed");
+        groups.unfinished(true);
+        let rest = groups.rests(|| start + SOON);
+        assert_eq!(rest, Some(SOON), "the ring was full: asked for again");
     }
 
     #[test]

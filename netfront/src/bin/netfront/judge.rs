@@ -2,10 +2,12 @@
 //! misspelt argument has cut off whoever uses the interface, for as long as it takes to give it back.
 
 use std::fs::{self, File};
+use std::io;
 use std::net::TcpListener;
 use std::path::Path;
 
 use netfront::engine::cores::usable_cpus;
+use rustix::fs::{access, Access};
 
 use crate::args::Run;
 use crate::failure::{code, Failure};
@@ -25,10 +27,17 @@ pub fn judge(args: &Run) -> Result<(), Failure> {
         writable(Path::new(path), "--capture")?;
     }
     if let Some(path) = &args.metrics.metrics_file {
-        writable(path, "--metrics-file")?;
+        // It is replaced, not written to: whose it was does not matter, unless it is a folder.
+        match path.is_dir() {
+            true => writable(path, "--metrics-file")?,
+            false => folder(folder_of(path), "--metrics-file")?,
+        }
     }
     if let Some(path) = &args.control {
-        folder(path, "--control")?;
+        // Folders that are not there are made.
+        let mut folders = folder_of(path).ancestors();
+        let there = folders.find(|folder| folder.exists());
+        folder(there.unwrap_or(Path::new(".")), "--control")?;
     }
     if let Some(address) = args.metrics.metrics {
         // Given up again at once, and free then: nobody has connected to it.
@@ -102,16 +111,22 @@ fn writable(path: &Path, flag: &str) -> Result<(), Failure> {
             .open(path)
             .map(drop)
             .map_err(Failure::io(format!("{flag}: opening {}", path.display()))),
-        Err(_) => folder(path, flag),
+        Err(_) => folder(folder_of(path), flag),
     }
 }
 
-/// A file whose folder is there.
-fn folder(path: &Path, flag: &str) -> Result<(), Failure> {
+fn folder_of(path: &Path) -> &Path {
     let folder = path.parent().filter(|folder| *folder != Path::new(""));
-    let folder = folder.unwrap_or(Path::new("."));
-    fs::read_dir(folder).map(drop).map_err(Failure::io(format!(
-        "{flag}: the folder {}",
-        folder.display()
-    )))
+    folder.unwrap_or(Path::new("."))
+}
+
+/// A folder in which a file can be made; one that may not be listed will do.
+fn folder(folder: &Path, flag: &str) -> Result<(), Failure> {
+    // By its own entry: a file in its place has none.
+    access(folder.join("."), Access::WRITE_OK | Access::EXEC_OK)
+        .map_err(io::Error::from)
+        .map_err(Failure::io(format!(
+            "{flag}: the folder {}",
+            folder.display()
+        )))
 }

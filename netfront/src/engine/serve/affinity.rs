@@ -92,7 +92,7 @@ impl Affinity {
         if queue >= queues.min(QUEUES) {
             return Err(PlaceError::NoQueue {
                 wanted: queue,
-                found: queues,
+                found: queues.min(QUEUES),
             });
         }
         if cpus.is_empty() {
@@ -207,6 +207,9 @@ mod tests {
         let affinity = Affinity::default();
         let error = affinity.place(2, &[0], 2).expect_err("two queues");
         assert!(error.to_string().contains("found 2 queues"), "{error}");
+        let error = affinity.place(QUEUES, &[0], usize::MAX);
+        let error = error.expect_err("more than there can be");
+        assert!(error.to_string().contains("found 64 queues"), "{error}");
         assert!(matches!(affinity.place(0, &[], 1), Err(PlaceError::NoCpu)));
         let free = allowed_cpus(None);
         let _present = affinity.enter(0, "");
