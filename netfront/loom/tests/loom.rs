@@ -303,7 +303,7 @@ fn who_sees_a_packet_finished_sees_what_was_done_with_it() {
     });
 }
 
-const KINDS: [Kind; 2] = [Kind::new::<0>(), Kind::new::<31>()];
+const KINDS: [Kind; 2] = [Kind::of::<0>(), Kind::of::<31>()];
 
 /// L-4, S-6: of what two threads raise at once, while the core takes, nothing is lost or taken twice, and the core sees what was
 /// written before.
@@ -345,6 +345,7 @@ fn no_raised_kind_is_slept_over() {
         let bell = Arc::new(Bell::new());
         let event = Arc::new(Notify::new());
         let work = Arc::new(AtomicU32::new(0));
+        // A worker: it raises in a long round, and at its end, when it rings.
         let producer = {
             let (pending, bell) = (pending.clone(), bell.clone());
             let (event, work) = (event.clone(), work.clone());
@@ -352,19 +353,18 @@ fn no_raised_kind_is_slept_over() {
                 for number in 1..=2 {
                     work.store(number, Relaxed);
                     pending.raise(KINDS[0]);
-                    if bell.ring() {
-                        event.notify();
-                    }
+                }
+                if bell.ring() {
+                    event.notify();
                 }
             })
         };
-        let mut seen = 0;
-        while seen < 2 {
-            if pending.take_kind(KINDS[0]) {
-                seen = work.load(Relaxed);
+        loop {
+            if pending.take().contains(KINDS[0]) && work.load(Relaxed) == 2 {
+                break;
             }
             bell.rest();
-            if seen < 2 && pending.is_empty() {
+            if pending.is_empty() {
                 event.wait();
             }
             bell.resume();

@@ -27,7 +27,7 @@ pub struct Kind(u8);
 
 impl Kind {
     /// Kind number `NUMBER`; one from 32 on does not compile.
-    pub const fn new<const NUMBER: u8>() -> Self {
+    pub const fn of<const NUMBER: u8>() -> Self {
         const { assert!((NUMBER as usize) < KINDS) };
         Self(NUMBER)
     }

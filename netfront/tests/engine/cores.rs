@@ -269,12 +269,14 @@ fn keep_their_order(activation: Activation) {
         wakes * 20 <= sent,
         "{wakes} wake-ups for {sent} packets are more than 0.05 each"
     );
+    // Each binding is a kind of work that was raised for the cores, and so is each queue that another gave them.
+    assert!(sum(&controls, "raised") > 0);
     // The four queues came to their cores once, and some moved.
     assert!(sum(&controls, "queues_taken") > QUEUES as u64);
     assert!(of_workers("packets").iter().all(|&packets| packets > 0));
 }
 
-/// K-1, K-2, K-3, K-5, K-7, K-8: see [`keep_their_order`].
+/// K-1, K-2, K-3, K-5, K-7, K-8, S-6: see [`keep_their_order`].
 #[test]
 fn flows_keep_their_order_while_everything_is_bound_anew() {
     keep_their_order(Activation::Inline);

@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use netfront::engine::pending::{Kind, Kinds, Pending, Vector, KINDS};
 
-const FIRST: Kind = Kind::new::<0>();
-const SECOND: Kind = Kind::new::<1>();
-const THIRD: Kind = Kind::new::<2>();
-const LAST: Kind = Kind::new::<31>();
+const FIRST: Kind = Kind::of::<0>();
+const SECOND: Kind = Kind::of::<1>();
+const THIRD: Kind = Kind::of::<2>();
+const LAST: Kind = Kind::of::<31>();
 
 /// What was served, in order, and what the second kind has more of.
 #[derive(Default)]

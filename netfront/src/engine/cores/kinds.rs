@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | [`CONTROLS`] | whoever changes what is wanted; with each parcel too | what comes in the mail is judged by what is wanted |
 //! | [`MAIL`] | another event core, which gives a queue or a frame | a queue has to be here before what is sent by it |
-//! | [`ARRIVALS`] | the core: queues whose packets from their old core are not worked on yet | |
+//! | [`ARRIVALS`] | the core: queues whose packets from their old core are not worked on yet | frames that came for them wait for it |
 //! | [`FRAMES`] | workers, for each weight of frames and at the end of a turn | rings get room, before packets come that want answers |
 //! | [`TIMERS`] | the core: queues to be looked at without an event, or held | it puts queues on the list |
 //! | [`RECEIVE`] | the core: queues are on its list | the only long one; it does all that those before have listed |
@@ -25,17 +25,17 @@ use crate::waker::Waker;
 use crate::Error;
 
 /// Somebody wants other bindings, or another mode.
-pub(super) const CONTROLS: Kind = Kind::new::<0>();
+pub(super) const CONTROLS: Kind = Kind::of::<0>();
 /// Parcels of another event core.
-pub(super) const MAIL: Kind = Kind::new::<1>();
+pub(super) const MAIL: Kind = Kind::of::<1>();
 /// Queues that are to be seated when their drain is over.
-pub(super) const ARRIVALS: Kind = Kind::new::<2>();
+pub(super) const ARRIVALS: Kind = Kind::of::<2>();
 /// Frames of workers.
-pub(super) const FRAMES: Kind = Kind::new::<3>();
+pub(super) const FRAMES: Kind = Kind::of::<3>();
 /// Queues whose time may have come.
-pub(super) const TIMERS: Kind = Kind::new::<4>();
+pub(super) const TIMERS: Kind = Kind::of::<4>();
 /// Queues on the poll list.
-pub(super) const RECEIVE: Kind = Kind::new::<5>();
+pub(super) const RECEIVE: Kind = Kind::of::<5>();
 
 /// How an event core is told that there is work for it.
 #[derive(Debug)]

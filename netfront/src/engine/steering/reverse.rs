@@ -3,6 +3,8 @@
 //! That there is such a way is our reading of the requirements, whose source shows the receiving half only. It is the same
 //! lanes and bells the other way round, and the same rule keeps the order: when a queue has moved to another core, its
 //! packets go to the old one until that has finished what it was sent.
+//!
+//! An event core has other work too: what is in its lanes is raised as one kind of it ([`crate::engine::pending`]).
 
 use std::sync::Arc;
 
@@ -111,7 +113,7 @@ mod tests {
     use super::super::lane::{lane, LaneReceiver};
     use super::*;
 
-    const FRAMES: Kind = Kind::new::<3>();
+    const FRAMES: Kind = Kind::of::<3>();
 
     fn path_of(capacity: usize) -> (ReversePath<u32>, Vec<LaneReceiver<u32>>) {
         let (mut cores, mut lanes) = (Vec::new(), Vec::new());
