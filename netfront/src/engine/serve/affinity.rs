@@ -115,6 +115,12 @@ impl Affinity {
         })
     }
 
+    /// The same for all queues, also those that only a later connection has.
+    pub fn place_all(&self, cpus: &[usize]) -> Result<Vec<Placed>, PlaceError> {
+        let all = 0..QUEUES;
+        all.map(|queue| self.place(queue, cpus, QUEUES)).collect()
+    }
+
     /// The calling thread has this queue, whose interrupts have this name, until what this gives is dropped.
     pub fn enter(&self, queue: usize, interrupt: &str) -> Present<'_> {
         let before = allowed_cpus(None);
@@ -200,6 +206,26 @@ mod tests {
         assert_eq!(allowed_cpus(None), [last]);
         drop(next);
         assert_eq!(allowed_cpus(None), free);
+    }
+
+    /// L-15: a connection with more queues, as after a restore on another host, is no reason to forget what was wanted of all.
+    #[test]
+    fn what_is_wanted_of_all_queues_holds_for_those_that_come_later() {
+        let affinity = Affinity::default();
+        let free = allowed_cpus(None);
+        let last = free.last().copied().expect("a CPU");
+        let present = affinity.enter(0, "");
+        let placed = affinity.place_all(&[last]).expect("a CPU that may be used");
+        assert_eq!(
+            placed.first().map(|placed| &placed.cpus[..]),
+            Some(&[last][..])
+        );
+        drop(present);
+        let later = affinity.enter(5, "");
+        assert_eq!(allowed_cpus(None), [last]);
+        drop(later);
+        assert_eq!(allowed_cpus(None), free);
+        assert!(matches!(affinity.place_all(&[]), Err(PlaceError::NoCpu)));
     }
 
     #[test]

@@ -78,6 +78,15 @@ impl Service {
         self.affinity.place(queue, cpus, queues)
     }
 
+    /// [`Self::place`] for all queues: those that there are, and those that only a later connection has. Gives what became of
+    /// each, in their order.
+    ///
+    /// # Errors
+    /// If no CPU is named, or a thread may run on none of them.
+    pub fn place_all(&self, cpus: &[usize]) -> Result<Vec<Placed>, PlaceError> {
+        self.affinity.place_all(cpus)
+    }
+
     /// The number by which the kernel knows the thread of a queue (/proc/self/task); `None` while it has none.
     pub fn thread(&self, queue: usize) -> Option<i32> {
         self.affinity.thread(queue)

@@ -20,21 +20,19 @@ pub fn affinity(subject: &Subject, question: &Value) -> Value {
             let Some(cpus) = cpu_list(text) else {
                 return refused(&format!("cpus: wanted a list as in 0-3,8, found {text:?}"));
             };
-            let wanted = match &question["queue"] {
-                Value::Null => 0..queues,
+            let placed = match &question["queue"] {
+                Value::Null => service.place_all(&cpus),
                 number => match number
                     .as_u64()
                     .and_then(|number| usize::try_from(number).ok())
                 {
-                    Some(queue) => queue..queue.saturating_add(1),
+                    Some(queue) => service.place(queue, &cpus).map(|placed| vec![placed]),
                     None => return refused(&format!("queue: wanted a number, found {number}")),
                 },
             };
-            for queue in wanted {
-                match service.place(queue, &cpus) {
-                    Ok(placed) => warnings.extend(placed.refused),
-                    Err(error) => return refused(&error.to_string()),
-                }
+            match placed {
+                Ok(placed) => warnings.extend(placed.into_iter().filter_map(|it| it.refused)),
+                Err(error) => return refused(&error.to_string()),
             }
         }
         other => return refused(&format!("cpus: wanted a list as text, found {other}")),
