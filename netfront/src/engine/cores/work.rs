@@ -137,7 +137,8 @@ impl<'d> Desk<'d> {
     }
 }
 
-/// Buffers of frames that were sent, for the next ones. Threads meet here once a frame, without a lock.
+/// Buffers of frames that were sent, for the next ones. Threads meet here once a frame, without a lock. Each stays as large as the
+/// largest frame that it held.
 #[derive(Debug)]
 pub(super) struct Buffers(ArrayQueue<Vec<u8>>);
 

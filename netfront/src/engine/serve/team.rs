@@ -68,8 +68,8 @@ impl Team {
                 Ok(thread) => threads.push(thread),
                 Err(error) => {
                     tracing::warn!(
-                        "the thread of queue {number} cannot be started ({error}): connecting anew with {number} queues; \
-                         look at the limits of threads (ulimit -u; in a service TasksMax)"
+                        "the thread of queue {number} cannot be started ({error}): connecting anew with {number} queues, \
+                         and so until the driver starts again; look at the limits of threads (ulimit -u; in a service TasksMax)"
                     );
                     break;
                 }
