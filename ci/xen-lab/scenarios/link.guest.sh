@@ -43,7 +43,7 @@ link_took() {
         sleep 0.2
     done
     # The driver may be quicker than the shell that has the same watch.
-    awk -v told="$(cat /run/lab/told)" -v said="$(cat /run/lab/said)" 'BEGIN { took = (said - told) * 1000; printf "%d\n", took > 0 ? took : 0 }'
+    awk -v told="$(cat /run/lab/told)" -v said="$(cat /run/lab/said)" 'BEGIN { took = (said - told) * 1000; printf "%d\n", (took > 0) ? took : 0 }'
 }
 
 # link_status PATTERN: `netfront status` says so.
