@@ -2,6 +2,7 @@
 # offloads: ours with the kernel's netback under 8 settings of `ethtool -K` with every pair of those of both sides: TCP and UDP over IPv4 and IPv6 both ways, no wrong checksum behind either kernel, large segments whole where both ends take them; then with what one end does not ask for or does not offer.
 # guests: pv
 # part: features
+# deadline: 600
 . /lab/offloads.sh
 
 # crosses_ours NAME
