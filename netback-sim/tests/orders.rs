@@ -90,23 +90,28 @@ impl Pair {
         !ends
     }
 
-    /// Whatever was shown before: the next driver closes what there is, connects, and its frames arrive.
-    fn ends_well(mut self, strict: bool, what: &str) {
+    /// A backend that has ended is followed by another, as a toolstack does that makes the vif anew.
+    fn runs_again(&mut self, strict: bool, what: &str) {
         if !self.backend.is_running() {
-            // As a toolstack does that makes the vif anew.
             self.show(1);
             let next = self.world.serve_with(config(strict));
             let ended = std::mem::replace(&mut self.backend, next).stop();
             assert!(ended.is_ok(), "{what}: {ended:?}");
             self.keys.wait(State::InitWait);
         }
+    }
+
+    /// Whatever was shown before: the next driver closes what there is, connects, and its frames arrive.
+    fn ends_well(mut self, strict: bool, what: &str) {
+        self.runs_again(strict, what);
         // Each looked at: a backend that has refused a state shows Closing, and may be closed all the same. Then only a
-        // frontend that starts moves it, as with netback.
+        // frontend that starts moves it, as with netback. One that has seen a state that is gone may end only now.
         for number in [5, 6] {
             self.show(number);
             until(&format!("{what}: a look at {number}"), || {
-                self.backend.front_state() as u8 == number
+                self.backend.front_state() as u8 == number || !self.backend.is_running()
             });
+            self.runs_again(strict, what);
         }
         self.show(1);
         let initwait = || self.keys.back_state() == State::InitWait;
