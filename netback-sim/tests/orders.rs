@@ -222,11 +222,15 @@ fn two_states_at_once_are_a_jump_after_which_the_next_frontend_connects() {
     for strict in [true, false] {
         for first in NUMBERS {
             for second in NUMBERS {
+                let gone = |number: u8| State::from_text(&number.to_string()) == State::Unknown;
+                // It shows 4 already, so nobody could tell whether it is yet to see the first, and end.
+                if strict && gone(first) && second == 4 {
+                    continue;
+                }
                 let what = format!("{first} and {second} at once, strict {strict}");
                 let mut pair = Pair::new(true, strict);
                 pair.show(first);
                 pair.show(second);
-                let gone = |number: u8| State::from_text(&number.to_string()) == State::Unknown;
                 until(&what, || {
                     let seen = pair.backend.front_state() as u8;
                     let ends = strict && gone(second);
