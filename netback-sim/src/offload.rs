@@ -103,32 +103,6 @@ mod tests {
         frame
     }
 
-    /// A whole packet of either protocol over either family.
-    fn packet(ipv6: bool, is_tcp: bool, payload: usize) -> Vec<u8> {
-        let (protocol, header) = if is_tcp { (6, 20) } else { (17, 8) };
-        let len = (header + payload) as u16;
-        let mut frame = vec![2; 12];
-        if ipv6 {
-            frame.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
-            frame.extend(len.to_be_bytes());
-            frame.extend([protocol, 64]);
-            frame.extend(1..33);
-        } else {
-            frame.extend([8, 0, 0x45, 0]);
-            frame.extend((len + 20).to_be_bytes());
-            frame.extend([0, 0, 0x40, 0, 64, protocol, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
-        }
-        frame.extend([0x30, 0x39, 0, 80]);
-        if is_tcp {
-            frame.extend([0, 0, 0, 1, 0, 0, 0, 2, 0x50, 0x18, 1, 0, 0, 0, 0, 0]);
-        } else {
-            frame.extend(len.to_be_bytes());
-            frame.extend([0, 0]);
-        }
-        frame.extend(vec![7; payload]);
-        frame
-    }
-
     #[test]
     fn every_fact_survives_the_way_to_a_tap_and_back() {
         for (ipv6, is_tcp) in [(false, false), (false, true), (true, false), (true, true)] {
@@ -149,7 +123,7 @@ mod tests {
                     hash: None,
                 };
                 let what = format!("{offload:?}, IPv6 {ipv6}, TCP {is_tcp}");
-                let given = packet(ipv6, is_tcp, 4000);
+                let given = netfront_tests::packets::whole(ipv6, is_tcp, false, &[7; 4000]);
                 let mut frame = given.clone();
                 let header = to_tap(&mut frame, &offload).expect("a header");
                 if checksum == Checksum::Blank {

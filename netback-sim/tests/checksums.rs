@@ -5,6 +5,7 @@
 mod common;
 
 use common::{until, Front, Shape, World};
+use netfront_tests::packets::whole;
 use netfront_tests::wire::wire;
 use xen_ring::{Checksum, Offload};
 
@@ -43,31 +44,8 @@ fn verify(frame: &[u8], ipv6: bool, tcp: bool) -> u16 {
 
 /// A frame with 333 bytes of payload, and its checksum as the state has it.
 fn frame(ipv6: bool, tcp: bool, state: Checksum) -> Vec<u8> {
-    const PAYLOAD: u16 = 333;
-    let (protocol, len) = if tcp {
-        (6, 20 + PAYLOAD)
-    } else {
-        (17, 8 + PAYLOAD)
-    };
-    let mut frame = vec![2; 12];
-    if ipv6 {
-        frame.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
-        frame.extend(len.to_be_bytes());
-        frame.extend([protocol, 64]);
-        frame.extend(1..33);
-    } else {
-        frame.extend([8, 0, 0x45, 0]);
-        frame.extend((len + 20).to_be_bytes());
-        frame.extend([0, 0, 0x40, 0, 64, protocol, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
-    }
-    frame.extend([0x30, 0x39, 0, 80]);
-    if tcp {
-        frame.extend([0, 0, 0, 1, 0, 0, 0, 2, 0x50, 0x18, 1, 0, 0, 0, 0, 0]);
-    } else {
-        frame.extend(len.to_be_bytes());
-        frame.extend([0, 0]);
-    }
-    frame.extend((0..PAYLOAD).map(|at| (at * 7) as u8));
+    let payload: Vec<u8> = (0..333_u16).map(|at| (at * 7) as u8).collect();
+    let mut frame = whole(ipv6, tcp, false, &payload);
     let (_, transport, offset) = places(ipv6, tcp);
     let value = match state {
         Checksum::Blank => fold(pseudo(&frame, ipv6, tcp)),

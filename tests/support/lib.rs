@@ -5,6 +5,7 @@
 // A test fails by panicking.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+pub mod packets;
 pub mod skipped;
 #[cfg(feature = "sim")]
 pub mod stage;

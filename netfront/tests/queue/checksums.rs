@@ -5,6 +5,7 @@ use netfront::offload::{fill_checksum, from_vnet, takes_blank, to_vnet};
 use netfront::packet::HEADER_LIMIT;
 use netfront::{Checksum, Features, Offload, Queue, QueueConfig};
 use netfront_tap::{header, VnetHeader};
+use netfront_tests::packets::whole;
 
 use crate::common::{frame, Back, World};
 
@@ -53,31 +54,7 @@ impl Kind {
 
     /// A whole frame whose checksum field is 0.
     fn frame(self, payload: usize) -> Vec<u8> {
-        let (protocol, header) = if self.tcp { (6, 20) } else { (17, 8) };
-        let len = (header + payload) as u16;
-        let mut whole = vec![2; 12];
-        if self.tagged {
-            whole.extend([0x81, 0, 0, 5]);
-        }
-        if self.ipv6 {
-            whole.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
-            whole.extend(len.to_be_bytes());
-            whole.extend([protocol, 64]);
-            whole.extend(1..33);
-        } else {
-            whole.extend([8, 0, 0x45, 0]);
-            whole.extend((len + 20).to_be_bytes());
-            whole.extend([0, 0, 0x40, 0, 64, protocol, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
-        }
-        whole.extend([0x30, 0x39, 0, 80]);
-        if self.tcp {
-            whole.extend([0, 0, 0, 1, 0, 0, 0, 2, 0x50, 0x18, 1, 0, 0, 0, 0, 0]);
-        } else {
-            whole.extend(len.to_be_bytes());
-            whole.extend([0, 0]);
-        }
-        whole.extend(frame(payload, payload));
-        whole
+        whole(self.ipv6, self.tcp, self.tagged, &frame(payload, payload))
     }
 
     /// The sum over pseudo header and transport, which is 0xffff for a frame whose checksum is right. The test's own, not
