@@ -76,7 +76,7 @@ fn the_program_goes_on_after_a_restore_and_its_counters_say_so() {
         assert_eq!(report["counters"]["restores"], round);
         assert_eq!(report["connections"], round + 1);
     }
-    assert_eq!(frontend.descriptors(), descriptors, "descriptors leak");
+    frontend.wait_for_descriptors(descriptors);
     assert_eq!(frontend.terminate(), Some(0), "{}", frontend.errors());
     // Three handles each time: those of the queues and that of the control ring.
     let said = frontend.errors();

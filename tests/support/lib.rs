@@ -146,15 +146,49 @@ impl Process {
         status.code()
     }
 
-    /// Its open file descriptors.
+    /// Its open file descriptors: the fewest that half a second shows, since a request to its control socket has
+    /// one for as long as its answer takes.
     ///
     /// # Panics
     /// If it has ended.
     pub fn descriptors(&self) -> usize {
+        let looks = (0..10).map(|_| {
+            std::thread::sleep(Duration::from_millis(50));
+            self.descriptors_now()
+        });
+        looks.min().unwrap_or_default()
+    }
+
+    /// Waits until no more than `before` file descriptors are open: what a peer that is gone had is given back a
+    /// moment after the next one is served.
+    ///
+    /// # Panics
+    /// If more of them stay open, or if it has ended.
+    pub fn wait_for_descriptors(&self, before: usize) {
+        let end = Instant::now() + WAIT;
+        while self.descriptors_now() > before {
+            assert!(
+                Instant::now() < end,
+                "descriptors leak: {before} before, now {:#?}:\n{}",
+                self.open_files(),
+                self.errors()
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn descriptors_now(&self) -> usize {
+        self.open_files().len()
+    }
+
+    /// What each of its file descriptors is.
+    fn open_files(&self) -> Vec<PathBuf> {
         let path = format!("/proc/{}/fd", self.child.0.id());
         fs::read_dir(&path)
             .unwrap_or_else(|_| panic!("it has ended: {}", self.errors()))
-            .count()
+            .flatten()
+            .map(|entry| fs::read_link(entry.path()).unwrap_or_default())
+            .collect()
     }
 
     /// How often each of its threads was woken so far, by the thread's name.
