@@ -11,12 +11,13 @@ wanted() {
 }
 
 # Builds what the scenarios of this run need; sets NETFRONT_BIN, NETBACK_SIM_BIN, CONFORMANCE_BIN, ECHO_BIN,
-# ECHO_C_BIN, RECEIVE_BIN, DATAGRAMS_BIN, PACKAGE and NEWER_PACKAGE.
+# ECHO_C_BIN, FORWARD_BIN, RECEIVE_BIN, DATAGRAMS_BIN, PACKAGE and NEWER_PACKAGE.
 prepare_programs() {
     local target=${CARGO_TARGET_DIR:-$REPOSITORY/target}
     CONFORMANCE_BIN=
     ECHO_BIN=
     ECHO_C_BIN=
+    FORWARD_BIN=
     RECEIVE_BIN=
     DATAGRAMS_BIN=
     if [ -z "${NETFRONT_BIN:-}" ] || [ -z "${NETBACK_SIM_BIN:-}" ]; then
@@ -29,6 +30,10 @@ prepare_programs() {
     if wanted library; then
         build "the example echo" build --release --locked -p netfront --example echo
         ECHO_BIN=$target/release/examples/echo
+    fi
+    if wanted forward; then
+        build "the example forward" build --release --locked -p netfront --example forward
+        FORWARD_BIN=$target/release/examples/forward
     fi
     if wanted observe; then build_echo_c "$target"; fi
     if wanted livelock || wanted cores; then
@@ -105,6 +110,7 @@ put_guest_programs() {
     [ -z "$CONFORMANCE_BIN" ] || put_host_program "$1" "$CONFORMANCE_BIN" /lab/programs/conformance
     [ -z "$ECHO_BIN" ] || put_host_program "$1" "$ECHO_BIN" /lab/programs/echo
     [ -z "$ECHO_C_BIN" ] || put_host_program "$1" "$ECHO_C_BIN" /lab/programs/echo-c
+    [ -z "$FORWARD_BIN" ] || put_host_program "$1" "$FORWARD_BIN" /lab/programs/forward
     [ -z "$RECEIVE_BIN" ] || put_host_program "$1" "$RECEIVE_BIN" /lab/programs/receive
     [ -z "$DATAGRAMS_BIN" ] || put_host_program "$1" "$DATAGRAMS_BIN" /lab/programs/datagrams
     if wanted offloads || wanted back-offloads; then put_program "$1" ethtool tcpdump; fi
@@ -116,7 +122,7 @@ put_extra_programs() {
     local program
     [ -z "$CONFORMANCE_BIN" ] || put_host_program "$1" "$CONFORMANCE_BIN" /lab/programs/conformance
     [ -z "$DATAGRAMS_BIN" ] || put_host_program "$1" "$DATAGRAMS_BIN" /lab/programs/datagrams
-    if wanted offloads || wanted back-offloads; then put_program "$1" ethtool; fi
+    if wanted offloads || wanted back-offloads || wanted forward; then put_program "$1" ethtool; fi
     for program in ${XEN_LAB_EXTRA_DOM0:-}; do
         [ -f "$program" ] || die "no file $program, named in XEN_LAB_EXTRA_DOM0" "it is a list of paths with spaces between"
         put_host_program "$1" "$program" "/lab/programs/$(basename "$program")"
