@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# observe: while packets pass: status, stats, top, trace, capture (read by tcpdump), metrics over HTTP and in a file, kick, pause, the three modes; the example in C on a second vif.
+# observe: while packets pass: status, stats, top, trace, capture (read by tcpdump), metrics over HTTP and in a file, kick, pause, the three modes; what it takes when nothing passes; the example in C on a second vif.
 # guests: pv pvh
 # part: features
 
@@ -56,6 +56,18 @@ for mode in interrupt poll adaptive; do
 done
 # A driver that polls does rounds without end; one that waits for events does not.
 check_at_least "rounds a second in mode poll" $((10 * $(cut -d' ' -f1 "$RESULTS/interrupt.txt"))) "$(cut -d' ' -f1 "$RESULTS/poll.txt")"
+
+stage "$SCENARIO: nothing passes"
+killall ping
+# netback and both kernels come to rest: neighbours, the bridge's and IPv6's messages.
+sleep 5
+packets=$(cat "/sys/class/net/$VIF/statistics/tx_packets" "/sys/class/net/$VIF/statistics/rx_packets" | awk '{ sum += $1 } END { print sum }')
+guest slept 20 >"$RESULTS/idle.txt"
+packets=$(($(cat "/sys/class/net/$VIF/statistics/tx_packets" "/sys/class/net/$VIF/statistics/rx_packets" | awk '{ sum += $1 } END { print sum }') - packets))
+read -r woken ticks memory <"$RESULTS/idle.txt"
+# A packet may wake a thread more than once; besides, some sleeps end by themselves.
+check_at_least "wake-ups a second of an idle driver, below 5 and two a packet: room left" 0 $((5 * 20 + 2 * packets - woken))
+saw "idle for 20 s, $packets packets: $woken wake-ups, ${ticks}0 ms of a processor, $memory KiB (PSS)"
 
 stage "$SCENARIO: the example in C"
 # Two pools.

@@ -130,6 +130,18 @@ rounds_and_events() {
     echo "$(($(counter engine_rounds) - rounds)) $(($(counter events) - events))"
 }
 
+# slept SECONDS: wake-ups of the driver's threads meanwhile, its processor time in ticks of 10 ms, and KiB of memory (PSS).
+slept() {
+    pid=$(cat /run/lab/netfront.pid)
+    before="$(woken) $(ticks)"
+    sleep "$1"
+    after="$(woken) $(ticks)"
+    echo "$(($(word 1 "$after") - $(word 1 "$before"))) $(($(word 2 "$after") - $(word 2 "$before"))) $(awk '/^Pss:/ { print $2; exit }' "/proc/$pid/smaps_rollup")"
+}
+woken() { cat "/proc/$pid/task"/*/status | awk '/^voluntary_ctxt_switches:/ { sum += $2 } END { print sum + 0 }'; }
+ticks() { awk '{ print $14 + $15 }' "/proc/$pid/stat"; }
+word() { echo "$2" | cut -d' ' -f"$1"; }
+
 kicked() {
     before=$(counter notify_sent)
     netfront kick --vif 0 || return 1
