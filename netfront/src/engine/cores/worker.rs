@@ -95,15 +95,18 @@ impl<'r, 'q, W: Work> Worker<'r, 'q, W> {
         for (lane, taken) in self.lanes.iter_mut().zip(&mut self.taken) {
             // The store has room for a weight of each.
             while *taken < WEIGHT as u64 {
-                let Some(Steered { connection, packet }) = lane.take() else {
+                let Some(Steered {
+                    connection,
+                    mut packet,
+                }) = lane.take()
+                else {
                     break;
                 };
                 *taken += 1;
                 // Those of a queue come in their order, whatever lanes: an event core that gets a queue sends its first packet
                 // when all that the old one sent are worked on. So this needs no lock, nor a look at the connection.
                 if let Some(last) = self.last.get_mut(packet.queue) {
-                    let is_late = packet.number <= std::mem::replace(last, packet.number);
-                    self.stats.order_violations.add(is_late.into());
+                    packet.is_late = packet.number <= std::mem::replace(last, packet.number);
                 }
                 if matches!(self.store.put(connection, packet), Ok(true)) {
                     self.ready.push_back(connection);
@@ -138,12 +141,14 @@ impl<'r, 'q, W: Work> Worker<'r, 'q, W> {
     fn work_on(&mut self, connection: Option<Connection>) {
         let mut desk = Desk::worker(&mut self.back, &self.stats, &self.running.buffers);
         while let Some(arrived) = self.store.take(&connection) {
+            let mut is_late = arrived.is_late;
             if let Some(order) = &self.running.order {
                 let key = (arrived.queue, connection);
                 let before = unpoisoned(order).insert(key, arrived.number);
-                let is_late = before.is_some_and(|before| before >= arrived.number);
-                self.stats.order_violations.add(is_late.into());
+                is_late |= before.is_some_and(|before| before >= arrived.number);
             }
+            // Here alone: who was late in its queue mostly is in its connection too, and is one packet.
+            self.stats.order_violations.add(is_late.into());
             let origin = Origin {
                 queue: arrived.queue,
                 connection,
@@ -152,3 +157,6 @@ impl<'r, 'q, W: Work> Worker<'r, 'q, W> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
