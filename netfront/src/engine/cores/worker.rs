@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::counters::WorkerStats;
+use super::flush::Flush;
 use super::running::{unpoisoned, Running};
 use super::work::{Arrived, Desk, Frame, Origin, Work};
 use crate::engine::steering::{Bell, Connection, LaneReceiver, ReversePath, Steered, Store};
@@ -119,8 +120,9 @@ impl<'r, 'q, W: Work> Worker<'r, 'q, W> {
         }
         self.stats.turns.add(1);
         self.stats.connections.add(self.ready.len() as u64);
+        let mut flush = Flush::default();
         while let Some(connection) = self.ready.pop_front() {
-            self.work_on(connection);
+            self.work_on(connection, &mut flush);
         }
         let mut desk = Desk::worker(&mut self.back, &self.stats, &self.running.buffers);
         self.work.finish(&mut desk);
@@ -129,17 +131,21 @@ impl<'r, 'q, W: Work> Worker<'r, 'q, W> {
             lane.finish(std::mem::take(taken));
         }
         self.stats.packets.add(packets);
+        self.tell();
+        packets
+    }
+
+    /// Tells the event cores what frames there are for them, and wakes those that sleep.
+    fn tell(&mut self) {
         let running = self.running;
         self.back.end_round(|core| {
             if let Some(signal) = running.signal(core) {
                 signal.waker.wake();
             }
         });
-        packets
     }
 
-    fn work_on(&mut self, connection: Option<Connection>) {
-        let mut desk = Desk::worker(&mut self.back, &self.stats, &self.running.buffers);
+    fn work_on(&mut self, connection: Option<Connection>, flush: &mut Flush) {
         while let Some(arrived) = self.store.take(&connection) {
             let mut is_late = arrived.is_late;
             if let Some(order) = &self.running.order {
@@ -153,7 +159,12 @@ impl<'r, 'q, W: Work> Worker<'r, 'q, W> {
                 queue: arrived.queue,
                 connection,
             };
+            let mut desk = Desk::worker(&mut self.back, &self.stats, &self.running.buffers);
             self.work.work(arrived.packet, &origin, &mut desk);
+            // After the last one the turn tells of them.
+            if !self.store.is_empty() && self.back.is_owing() && flush.is_due(&self.running.clock) {
+                self.tell();
+            }
         }
     }
 }
