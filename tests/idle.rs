@@ -1,4 +1,4 @@
-//! A driver that has nothing to do leaves the machine alone. `ci/idle` has the figures.
+//! A driver that has nothing to do leaves the machine alone, and so does the backend. `ci/idle` has the figures.
 
 #![allow(clippy::unwrap_used)]
 
@@ -12,11 +12,11 @@ const WAKEUPS_PER_SECOND: f64 = 5.0;
 const SETTLE: Duration = Duration::from_secs(5);
 const WATCHED: Duration = Duration::from_secs(20);
 
-/// How often the driver was woken in each second of those that are watched, by thread in words.
-fn rate(frontend: &Process) -> (f64, String) {
-    let (start, before) = (Instant::now(), frontend.wakeups());
+/// How often a driver or a backend was woken in each second of those that are watched, by thread in words.
+fn rate(program: &Process) -> (f64, String) {
+    let (start, before) = (Instant::now(), program.wakeups());
     std::thread::sleep(WATCHED);
-    let (elapsed, after) = (start.elapsed().as_secs_f64(), frontend.wakeups());
+    let (elapsed, after) = (start.elapsed().as_secs_f64(), program.wakeups());
     // A thread that has ended is not among them.
     let woken =
         |thread: &str| after[thread].saturating_sub(before.get(thread).copied().unwrap_or(0));
@@ -70,6 +70,21 @@ fn an_idle_driver_is_woken_less_than_five_times_a_second_and_still_there() {
 
     assert_eq!(wait_for("an answer", connected)["connections"], 1);
     assert_eq!(frontend.terminate(), Some(0), "{}", frontend.errors());
+}
+
+#[test]
+fn an_idle_backend_is_woken_less_than_five_times_a_second_and_ends_when_told_to() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("xen");
+    let mut backend = backend(directory.path());
+    let _frontend = driver(directory.path(), &[]);
+    wait_for("a connection", || {
+        stats(&socket).filter(|report| report["connected"] == true)
+    });
+    std::thread::sleep(SETTLE);
+    let (rate, text) = rate(&backend);
+    assert!(rate < WAKEUPS_PER_SECOND, "{text}");
+    assert_eq!(backend.terminate(), Some(0), "{}", backend.errors());
 }
 
 #[test]

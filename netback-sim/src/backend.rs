@@ -9,8 +9,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use hypervisor::{DomId, Domain};
-use rustix::event::{eventfd, EventfdFlags};
-use std::os::fd::OwnedFd;
+use rustix::event::{eventfd, poll, EventfdFlags, PollFd, PollFlags, Timespec};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use crate::counters::{Counters, Snapshot};
 use crate::features::Features;
@@ -102,6 +102,8 @@ pub(crate) struct Shared {
     changed: Condvar,
     request: AtomicU8,
     pub(crate) wake: OwnedFd,
+    /// Readable since the peer has finished, or the thread has ended: for who sleeps until then.
+    news: OwnedFd,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -133,6 +135,7 @@ impl Shared {
             changed: Condvar::new(),
             request: AtomicU8::new(Request::Run as u8),
             wake: eventfd(0, flags).map_err(std::io::Error::from)?,
+            news: eventfd(0, flags).map_err(std::io::Error::from)?,
         })
     }
 
@@ -141,8 +144,16 @@ impl Shared {
     }
 
     pub(crate) fn update(&self, change: impl FnOnce(&mut Status)) {
-        change(&mut self.status());
+        let mut status = self.status();
+        let before = (status.finished, status.ended);
+        change(&mut status);
+        let is_news = (status.finished, status.ended) != before;
+        drop(status);
         self.changed.notify_all();
+        if is_news {
+            // A full counter means that it is readable already.
+            let _ = rustix::io::write(&self.news, &1u64.to_ne_bytes());
+        }
     }
 
     pub(crate) fn request(&self) -> Request {
@@ -263,6 +274,31 @@ impl BackendHandle {
     /// is gone (while [`Config::strict`]), or the store is.
     pub fn is_running(&self) -> bool {
         !self.shared.status().ended
+    }
+
+    /// Sleeps until the peer has finished ([`Self::peer_finished`]) or the thread has ended ([`Self::is_running`]), one of which
+    /// may have come since the last call; until `other` is readable, which the caller looks at; or until the time is over (`None`:
+    /// for ever). It may return earlier.
+    ///
+    /// # Errors
+    /// If the system cannot wait.
+    pub fn wait_for_news(
+        &self,
+        other: BorrowedFd<'_>,
+        time: Option<Duration>,
+    ) -> Result<(), std::io::Error> {
+        let mut fds = [
+            PollFd::new(&self.shared.news, PollFlags::IN),
+            PollFd::from_borrowed_fd(other, PollFlags::IN),
+        ];
+        let time = time.and_then(|time| Timespec::try_from(time).ok());
+        match poll(&mut fds, time.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        // Nothing to read is no failure.
+        let _ = rustix::io::read(&self.shared.news, &mut [0; 8]);
+        Ok(())
     }
 
     /// The vif's directories in the store.

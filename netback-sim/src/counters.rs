@@ -3,16 +3,21 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
+    ($($(#[doc = $doc:literal])+ $name:ident,)*) => {
         /// The counters as they stood at one moment. `tx` is from the guest, `rx` to the guest, as
         /// the guest sees it.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
-        pub struct Snapshot { $($(#[$doc])* pub $name: u64,)* }
+        pub struct Snapshot { $($(#[doc = $doc])+ pub $name: u64,)* }
 
         impl Snapshot {
             /// All names and values, in order.
             pub fn fields(&self) -> Vec<(&'static str, u64)> {
                 vec![$((stringify!($name), self.$name),)*]
+            }
+
+            /// All names and what they mean, in the same order.
+            pub fn meanings() -> Vec<(&'static str, &'static str)> {
+                vec![$((stringify!($name), concat!($($doc),+).trim_ascii()),)*]
             }
         }
 
@@ -30,9 +35,9 @@ macro_rules! counters {
 counters! {
     /// Frames taken from the guest.
     tx_packets,
-    /// Their bytes.
+    /// Bytes of those frames.
     tx_bytes,
-    /// Slots that they took, extra infos left out.
+    /// Slots that those frames took, extra infos left out.
     tx_slots,
     /// Frames from the guest that were refused: malformed, or of a kind that was not offered.
     tx_refused,
@@ -40,11 +45,11 @@ counters! {
     tx_copy_failed,
     /// Frames put into the guest's pages.
     rx_packets,
-    /// Their bytes.
+    /// Bytes of those frames.
     rx_bytes,
-    /// Slots that they took, extra infos left out.
+    /// Slots that those frames took, extra infos left out.
     rx_slots,
-    /// Those that went with a hash, since the guest asked for it.
+    /// Frames that went with a hash, since the guest asked for it.
     rx_hashed,
     /// Frames that could not be copied into the guest's pages.
     rx_copy_failed,
@@ -90,7 +95,7 @@ counters! {
     sleeps,
     /// Times that the vif was connected.
     connects,
-    /// Times that it was disconnected.
+    /// Times that the vif was disconnected.
     disconnects,
     /// Times that the guest broke the protocol, so that the vif was taken down or asked to close.
     faults,

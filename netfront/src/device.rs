@@ -371,6 +371,7 @@ impl Device {
             domain,
             builder,
             stats,
+            most: usize::MAX,
             error,
         }
     }
@@ -415,6 +416,8 @@ pub struct Reconnect {
     domain: Domain,
     builder: Builder,
     stats: Arc<VifStats>,
+    /// Queues of the next connection at most.
+    most: usize,
     /// Why the last attempt failed, if it did.
     pub error: Option<Error>,
 }
@@ -425,20 +428,25 @@ impl Reconnect {
     /// # Errors
     /// Itself, for the next attempt, with the reason.
     pub fn retry(self) -> Result<Device, Box<Self>> {
+        let builder = Builder {
+            queues: self.builder.queues.min(self.most),
+            ..self.builder.clone()
+        };
         let attempt = Connection::open(&self.domain, self.builder.vif).and_then(|connection| {
-            Device::establish(
-                &self.domain,
-                &self.builder,
-                connection,
-                Arc::clone(&self.stats),
-            )
+            let stats = Arc::clone(&self.stats);
+            Device::establish(&self.domain, &builder, connection, stats)
         });
-        attempt.map_err(|error| {
-            Box::new(Self {
+        match attempt {
+            Ok(mut device) => {
+                // What was lacking may be there when this connection ends.
+                device.builder.queues = self.builder.queues;
+                Ok(device)
+            }
+            Err(error) => Err(Box::new(Self {
                 error: Some(error),
                 ..self
-            })
-        })
+            })),
+        }
     }
 
     /// The store, for who waits for a reason to try again.
@@ -449,6 +457,11 @@ impl Reconnect {
     /// Asks for so many queues at most from now on.
     pub(crate) fn at_most(&mut self, queues: usize) {
         self.builder.queues = self.builder.queues.min(queues.max(1));
+    }
+
+    /// Asks for so many queues at most for the next connection, and again for all for the one after it.
+    pub(crate) fn next_at_most(&mut self, queues: usize) {
+        self.most = queues.max(1);
     }
 
     /// The counters of the first queue, which go on with the next connection, as all do.

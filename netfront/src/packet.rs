@@ -164,6 +164,16 @@ pub struct OwnedPacket {
 }
 
 impl OwnedPacket {
+    /// One without a queue, for tests.
+    #[cfg(test)]
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        Self {
+            head: Head::new(bytes),
+            fragments: ArrayVec::new(),
+            offload: Offload::default(),
+        }
+    }
+
     /// The copied bytes; see [`Packet::head`].
     pub fn head(&self) -> &[u8] {
         match &self.head {

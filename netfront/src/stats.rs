@@ -250,6 +250,7 @@ impl QueueStats {
         ] {
             level.set(0);
         }
+        self.limits.clear();
     }
 
     /// Counts what a received packet says of itself, as the backend wrote it: before anything is repaired.
@@ -377,10 +378,12 @@ mod tests {
         stats.rx_packets.add(3);
         stats.pool_free.set(9);
         stats.gref_mapped.set(9);
+        stats.limits.record(10);
         stats.clear_levels();
         let now = stats.snapshot();
         assert!(LEVELS.iter().all(|name| now.get(name) == 0), "{now:?}");
         assert_eq!(now.get("rx_packets"), 3);
+        assert!(stats.limits.recent().is_empty());
     }
 
     #[test]

@@ -10,8 +10,8 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use common::toolstack::Toolstack;
-use common::{frame, until, Back, World, FRONT, PATIENCE};
-use hypervisor::{GrantRef, Port};
+use common::{frame, until, Back, World, BACK, FRONT, PATIENCE};
+use hypervisor::{Access, GrantRef, Port};
 use netback_sim::peer::{Pace, Sink, Source};
 use netback_sim::traffic::{Generator, Sizes};
 use netback_sim::{Backend, BackendHandle, Config, Peer};
@@ -132,6 +132,25 @@ fn a_limit_of_shared_pages_that_is_not_enough_for_all_makes_fewer_queues_that_wo
         all_came(&backend, 400);
         served.stop();
     }
+}
+
+/// What a backend that hangs does not let go of may count against the limit (older kernels), and so do packets that somebody keeps.
+/// The next connection has fewer queues then, and the one after it all of them.
+#[test]
+fn pages_that_are_held_from_an_earlier_connection_cost_queues_only_as_long_as_they_are_held() {
+    let two = 2 * 770 + 2 + OTHER_VIF_PAGES;
+    let world = World::with_grant_limit(two);
+    let _backend = backend(&world, 0, 2, Sink::new());
+    let device = Device::builder(0).queues(2).connect(&world.front).unwrap();
+    assert_eq!(device.link().queues, 2);
+    let pending = device.disconnect();
+    let held = world.front.share(BACK, 32, Access::ReadWrite).unwrap();
+    let device = pending.retry().unwrap();
+    assert_eq!(device.link().queues, 1);
+    drop(held);
+    let device = device.reconnect().unwrap();
+    assert_eq!(device.link().queues, 2);
+    device.close().unwrap();
 }
 
 #[test]

@@ -1,6 +1,6 @@
 # livelock.tsv or policies.tsv of the scenario `livelock` to a table (-v title), or with -v form=json to an array of JSON. The
 # rows of one column (a rate that was asked for, or who works) stand together, since they are what is to be compared. What is
-# unknown is "-".
+# unknown is "-". With -v form=judge it prints nothing and fails if there is no row, or one without the figures that it is there for.
 
 BEGIN { FS = OFS = "\t" }
 
@@ -19,7 +19,20 @@ function bar(value, most,    drawn) {
     return drawn
 }
 
+# lack: why a row says less than it should, in words; "" if it says all.
+function lack(    words) {
+    if ($15 != "") return $15
+    words = ""
+    if (!known($4)) words = words ", datagrams sent"
+    if (!known($5)) words = words ", datagrams delivered"
+    if (!known($8)) words = words ", the CPU time of dom0"
+    if (!known($9)) words = words ", the CPU time of the guest"
+    return words == "" ? "" : "no figure of " substr(words, 3)
+}
+
 {
+    $15 = lack()
+    if ($15 != "") bad = 1
     if (!(($2) in columns)) { columns[$2] = 1; column[++many] = $2 }
     if (!(($1) in names)) { names[$1] = 1; name[++count] = $1 }
     # Of a flood that was over at once the receiver's clock knows nothing.
@@ -30,6 +43,7 @@ function bar(value, most,    drawn) {
 }
 
 END {
+    if (form == "judge") exit bad || NR == 0
     if (form == "json") printf "["
     else {
         print title

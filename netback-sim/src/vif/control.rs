@@ -41,6 +41,15 @@ impl Vif {
         Ok(true)
     }
 
+    /// The frontend closes: what it asked before is answered before, whatever is noticed first. It asks for an end of hashes
+    /// then and does not wait for long, and the next frontend gets its packets by what this one wanted.
+    pub(crate) fn answer_last_question(&mut self) {
+        // The rings go in any case, so a broken one needs no remark.
+        if let Err(fault) = self.serve_control() {
+            tracing::debug!("a broken control ring at the end: {fault}");
+        }
+    }
+
     fn answer(&mut self, message: &ControlMessage) -> Answer {
         if self.offered.hash {
             let queues = self.queues.len();

@@ -19,9 +19,11 @@ use crate::xenbus::Step;
 
 /// Rounds with work before everything else is looked at.
 const ROUNDS: u32 = 64;
-/// How often the store is looked at unasked, and so the longest sleep: not every client's
-/// descriptor tells that its connection died.
+/// After how long the store is looked at unasked: not every client's descriptor tells that its connection died. While nothing
+/// comes of it, twice as long each time.
 const STORE_CHECK: Duration = Duration::from_secs(1);
+/// It becomes no longer, and so is the longest sleep.
+const STORE_CHECK_LONGEST: Duration = Duration::from_secs(16);
 
 /// Everything the thread owns.
 pub(crate) struct Worker {
@@ -34,6 +36,8 @@ pub(crate) struct Worker {
     store_lost: Option<Instant>,
     retry_at: Option<Instant>,
     store_checked: Instant,
+    /// How long after that it is looked at unasked.
+    store_check: Duration,
     /// Events may be left in the store's queue, where its descriptor does not tell of them.
     store_pending: bool,
     own: State,
@@ -76,6 +80,7 @@ impl Worker {
             store_lost: None,
             retry_at: None,
             store_checked: Instant::now(),
+            store_check: STORE_CHECK,
             store_pending: false,
             own: State::Unknown,
             refused: None,
@@ -190,7 +195,7 @@ impl Worker {
             .into_iter()
             .flatten()
             .map(|at| at.saturating_duration_since(Instant::now()))
-            .fold(STORE_CHECK, Duration::min)
+            .fold(self.store_check, Duration::min)
     }
 
     /// Sleeps until an event, at most this long, and takes the events.
@@ -235,7 +240,12 @@ impl Worker {
                 vif.take_events();
             }
         }
-        if store || self.store_pending || self.store_checked.elapsed() >= STORE_CHECK {
+        let is_told = store || self.store_pending;
+        if is_told || self.store_checked.elapsed() >= self.store_check {
+            self.store_check = match is_told {
+                true => STORE_CHECK,
+                false => (self.store_check * 2).min(STORE_CHECK_LONGEST),
+            };
             self.take_store_events()?;
         }
         Ok(())

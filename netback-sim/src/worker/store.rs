@@ -154,7 +154,12 @@ impl Worker {
     pub(super) fn step(&mut self, step: Step) -> Result<(), KeyError> {
         let (paths, features) = (self.paths.clone(), self.config.features);
         match step {
-            Step::Disconnect => self.disconnect(),
+            Step::Disconnect => {
+                if let Some(vif) = &mut self.vif {
+                    vif.answer_last_question();
+                }
+                self.disconnect();
+            }
             Step::Announce => paths.announce(self.store()?, &features)?,
             Step::Show(state) => {
                 paths.write_state(self.store()?, state)?;

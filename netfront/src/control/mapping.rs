@@ -31,8 +31,9 @@ use crate::pool::{Leaving, Order};
 pub(crate) use announced::{entry, Announcement};
 use announced::{writable, Announced, State};
 
-/// How long a backend may take to stop hashing: the goodbye waits for it. A backend that hangs is noticed there.
-const LEAVING: Duration = Duration::from_secs(1);
+/// How long a backend may take to stop hashing: the goodbye waits for it. netback answers from a thread of its own, in far less;
+/// whoever is silent here must not hold up a restart of the driver.
+const LEAVING: Duration = Duration::from_millis(50);
 
 /// What is to be asked, and for what.
 enum Job {

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 /// So many are remembered.
 pub const LIMITS: usize = 32;
 
-/// The last limits that differed from the one before. One writer, the engine's thread; any number of readers, who may see one
-/// of an old round of the ring beside those of the new one.
+/// The last limits that differed from the one before. One writer, the engine's thread, or without one whoever clears it; any
+/// number of readers, who may see one of an old round of the ring beside those of the new one.
 #[derive(Debug)]
 pub struct LimitTrace {
     values: [AtomicU32; LIMITS],
@@ -40,6 +40,11 @@ impl LimitTrace {
         }
     }
 
+    /// Forgets them: there is no engine any more that they are those of.
+    pub(crate) fn clear(&self) {
+        self.written.store(0, Ordering::Release);
+    }
+
     /// The limits, the oldest first; the last one holds now. None before the first activation.
     pub fn recent(&self) -> Vec<u32> {
         let written = self.written.load(Ordering::Acquire);
@@ -66,5 +71,9 @@ mod tests {
         }
         let last: Vec<u32> = (100 - LIMITS as u32..100).collect();
         assert_eq!(trace.recent(), last);
+        trace.clear();
+        assert!(trace.recent().is_empty());
+        trace.record(7);
+        assert_eq!(trace.recent(), [7]);
     }
 }

@@ -25,7 +25,7 @@ pub fn netfront() -> Command {
 /// A simulated Xen with a backend that sends frames, and the driver that sends them back.
 pub struct World {
     pub driver: Guarded,
-    _backend: BackendHandle,
+    backend: Option<BackendHandle>,
     pub stage: Stage,
 }
 
@@ -63,7 +63,7 @@ impl World {
             .unwrap();
         let world = Self {
             driver: Guarded(driver),
-            _backend: backend,
+            backend: Some(backend),
             stage,
         };
         until("packets", || {
@@ -72,6 +72,11 @@ impl World {
             report["counters"]["tx_packets"].as_u64() > Some(0)
         });
         world
+    }
+
+    /// The backend says goodbye, and no other one comes.
+    pub fn end_backend(&mut self) {
+        self.backend = None;
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use netfront::consumer::Null;
 use netfront::engine::{serve, Service};
@@ -90,4 +91,40 @@ fn a_backend_that_closes_is_followed_and_its_successor_is_served() {
         drop(back);
         toolstack.back("state", 6);
     });
+}
+
+/// Who has mended a backend need not wait for the minute after which it is tried unasked.
+#[test]
+fn a_kick_has_a_driver_try_at_once_a_backend_that_was_mended_and_shows_the_same_state() {
+    let (world, mut toolstack) = vif();
+    let service = Arc::new(Service::default());
+    let serving = {
+        let (front, service) = (world.front.clone(), Arc::clone(&service));
+        thread::spawn(move || {
+            let builder = Device::builder(0).deadline(Duration::from_secs(3));
+            let stats = Arc::clone(service.stats());
+            let device = builder.connect_counting(&front, stats).unwrap();
+            serve(device, &mut Null, &service)
+        })
+    };
+    let back = attach(&world, &mut toolstack);
+    until("the connection", || service.link().is_some());
+    // It goes, and is stuck: whatever the frontend shows, it stays closed.
+    drop(back);
+    toolstack.back("state", 6);
+    toolstack.wait_front("1");
+    // The attempt is over, and the wait for another state has begun.
+    thread::sleep(Duration::from_secs(5));
+    toolstack.front("state", 6);
+    let start = Instant::now();
+    service.kick();
+    toolstack.wait_front("1");
+    let waited = start.elapsed();
+    assert!(waited < Duration::from_secs(30), "{waited:?}");
+    toolstack.back("state", 2);
+    let mut back = attach(&world, &mut toolstack);
+    receives(&mut back, &service, 1);
+    service.stop();
+    close_and_wait(&mut toolstack, back);
+    serving.join().unwrap().unwrap();
 }

@@ -3,7 +3,7 @@
 use std::thread;
 
 use hypervisor::{Access, EventChannels, GrantRef, MappedPages, Port};
-use netfront::{Device, QueueConfig};
+use netfront::{Builder, Device, QueueConfig};
 use xen_ring::{
     BackRing, Control, ControlMessage, ControlRequest, ControlResponse, ControlStatus, GrefEntry,
     Notify,
@@ -25,10 +25,14 @@ impl Hand {
     /// Connects a device to it.
     pub fn meet(world: &World, queue: QueueConfig) -> (Device, Hand) {
         let mut toolstack = Toolstack::with_vif(world);
+        Self::meet_by(world, &mut toolstack, Device::builder(0).queue(queue))
+    }
+
+    /// Connects a device of this kind to it, at a vif that is in the store already.
+    pub fn meet_by(world: &World, toolstack: &mut Toolstack, builder: Builder) -> (Device, Hand) {
         toolstack.back("feature-ctrl-ring", 1);
         let front = world.front.clone();
-        let connecting =
-            thread::spawn(move || Device::builder(0).queue(queue).connect(&front).unwrap());
+        let connecting = thread::spawn(move || builder.connect(&front).unwrap());
         let mut back = world.attach(&toolstack.published());
         let ring = toolstack.number("ctrl-ring-ref");
         let port = toolstack.number("event-channel-ctrl");

@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use netback_sim::{peer, Backend, BackendHandle, Config, Features};
 use netfront::control::HashConfig;
 use netfront::engine::steering::{Toeplitz, COMMON_KEY};
 use netfront::{Device, Offload, Wants};
-use xen_ring::{HashAlgorithm, HashFlags, HashKind};
+use xen_ring::{ControlMessage, HashAlgorithm, HashFlags, HashKind};
 
+use crate::common::toolstack::Toolstack;
 use crate::common::{count, until, World, FRONT};
+use crate::hand::Hand;
 
 fn serve(world: &World, features: Features) -> BackendHandle {
     let config = Config {
@@ -163,6 +165,27 @@ fn at_its_goodbye_a_driver_has_the_backend_stop_hashing_for_whoever_comes_next()
     let device = builder.connect(&world.front).unwrap();
     device.close().unwrap();
     assert_eq!(backend.counters().control_messages, 5);
+}
+
+#[test]
+fn a_backend_that_is_silent_on_the_control_ring_does_not_hold_up_the_goodbye() {
+    let world = World::new();
+    let mut toolstack = Toolstack::with_vif(&world);
+    let builder = Device::builder(0).hash(Some(HashConfig::default()));
+    let (device, mut hand) = Hand::meet_by(&world, &mut toolstack, builder);
+    // The first question, which nobody will answer.
+    let asked = hand.asked();
+    assert!(matches!(asked.message, ControlMessage::SetHashAlgorithm(1)));
+    let start = Instant::now();
+    let closing = thread::spawn(move || device.close());
+    toolstack.wait_front("5");
+    let waited = start.elapsed();
+    toolstack.back("state", 5);
+    toolstack.wait_front("6");
+    toolstack.back("state", 6);
+    closing.join().unwrap().unwrap();
+    // Ten times what it waits, and half of a second that would be felt.
+    assert!(waited < Duration::from_millis(500), "{waited:?}");
 }
 
 #[test]

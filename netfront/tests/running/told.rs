@@ -51,6 +51,21 @@ fn a_kick_notifies_the_backend_at_once() {
     until("the kick", || sent() == before + 2);
 }
 
+#[test]
+fn a_kick_of_a_driver_without_a_connection_says_that_it_tries_to_connect() {
+    let mut world = World::new(&[]);
+    assert_eq!(world.json(&["kick", "--json"])["connected"], true);
+    world.end_backend();
+    until("the connection to go", || {
+        world.json(&["kick", "--json"])["connected"] == false
+    });
+    let text = world.text(&["kick"]);
+    assert_eq!(
+        text,
+        "vif 0: not connected: the driver tries to connect now\n"
+    );
+}
+
 /// L-1: how packets are received is chosen while the driver runs, and packets pass in each mode.
 #[test]
 fn a_running_driver_changes_its_mode_when_it_is_told_to() {

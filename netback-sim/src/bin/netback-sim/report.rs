@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use netback_sim::{traffic, BackendHandle, Snapshot, State};
 
+const SECOND: Duration = Duration::from_secs(1);
+
 /// One line on the terminal, written over every second.
 pub struct Progress {
     on: bool,
@@ -23,10 +25,15 @@ impl Progress {
         }
     }
 
+    /// How long it may be left alone: for ever, unless somebody looks.
+    pub fn pause(&self) -> Option<Duration> {
+        self.on.then(|| SECOND.saturating_sub(self.last.elapsed()))
+    }
+
     /// Writes the line if a second has passed.
     pub fn show(&mut self, backend: &BackendHandle) {
         let passed = self.last.elapsed();
-        if !self.on || passed < Duration::from_secs(1) {
+        if !self.on || passed < SECOND {
             return;
         }
         let now = backend.counters();

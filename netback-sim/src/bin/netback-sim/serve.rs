@@ -1,6 +1,9 @@
 //! `netback-sim serve`: builds the backend out of the arguments and watches over it.
 
 use std::error::Error;
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
@@ -17,14 +20,14 @@ use crate::args::{Serve, SimulatedXen, FAILED, FAULT, NOT_CLEAN};
 use crate::ground;
 use crate::report::{Progress, Report, SCHEMA};
 
-/// How often signals and ends are looked for.
+/// How often it is looked whether the guest still takes the last frames.
 const TICK: Duration = Duration::from_millis(50);
 /// The guest gets so long for the last frames after the peer has made them all.
 const LAST_FRAMES: Duration = Duration::from_secs(1);
 
 /// Serves one vif.
 pub fn run(arguments: &Serve) -> Result<ExitCode, Box<dyn Error>> {
-    let stop = stop_signals()?;
+    let (stop, signals) = stop_signals()?;
     let Some(ground) = ground::find(arguments, &stop)? else {
         return Ok(ExitCode::SUCCESS);
     };
@@ -41,7 +44,7 @@ pub fn run(arguments: &Serve) -> Result<ExitCode, Box<dyn Error>> {
     };
     let backend = Backend::start(&ground.domain, config)?;
     let begun = Instant::now();
-    watch(&backend, arguments, &stop);
+    watch(&backend, arguments, &stop, &signals)?;
     let (fault, state) = (backend.fault(), backend.state());
     let summary = backend.stop()?;
     let crossed = ground.domain.counters();
@@ -78,15 +81,19 @@ pub fn simulated_xen(arguments: &SimulatedXen) -> Result<ExitCode, Box<dyn Error
     Ok(ExitCode::SUCCESS)
 }
 
-/// Set by the first SIGINT or SIGTERM; the second one ends the program at once.
-fn stop_signals() -> Result<Arc<AtomicBool>, std::io::Error> {
+/// Set by the first SIGINT or SIGTERM, and what is readable then, for who sleeps; the second signal ends the program at once.
+fn stop_signals() -> Result<(Arc<AtomicBool>, UnixStream), std::io::Error> {
     let stop = Arc::new(AtomicBool::new(false));
+    let (signals, ringer) = UnixStream::pair()?;
+    signals.set_nonblocking(true)?;
     for signal in [SIGINT, SIGTERM] {
         let code = i32::from(FAILED);
         signal_hook::flag::register_conditional_shutdown(signal, code, stop.clone())?;
         signal_hook::flag::register(signal, stop.clone())?;
+        // Last, since they are called in this order: whoever is woken finds the flag set.
+        signal_hook::low_level::pipe::register(signal, ringer.try_clone()?)?;
     }
-    Ok(stop)
+    Ok((stop, signals))
 }
 
 fn features(arguments: &Serve) -> Result<Features, Box<dyn Error>> {
@@ -148,25 +155,44 @@ fn tap(arguments: &Serve, name: &str, mtu: u32) -> Result<Tap, netfront_tap::Err
     Ok(tap)
 }
 
-/// Returns when it is time to stop.
-fn watch(backend: &BackendHandle, arguments: &Serve, stop: &AtomicBool) {
-    let begun = Instant::now();
+/// Returns when it is time to stop. It sleeps until then, unless somebody looks at the progress.
+fn watch(
+    backend: &BackendHandle,
+    arguments: &Serve,
+    stop: &AtomicBool,
+    mut signals: &UnixStream,
+) -> Result<(), std::io::Error> {
+    let end = arguments
+        .duration
+        .and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
     let mut progress = Progress::new(!arguments.quiet && !arguments.json);
-    let mut last = (backend.counters().rx_packets, Instant::now());
+    // Frames that the guest has taken when that was last seen to grow, since the peer has finished.
+    let mut last: Option<(u64, Instant)> = None;
     while !stop.load(Ordering::Relaxed) && backend.is_running() {
-        std::thread::sleep(TICK);
         progress.show(backend);
-        let limit = arguments.duration.map(Duration::from_secs);
-        if limit.is_some_and(|limit| begun.elapsed() >= limit) {
+        let now = Instant::now();
+        if end.is_some_and(|end| now >= end) {
             break;
         }
-        let delivered = backend.counters().rx_packets;
-        if delivered != last.0 {
-            last = (delivered, Instant::now());
+        if backend.peer_finished() {
+            let delivered = backend.counters().rx_packets;
+            let since = match last {
+                Some((before, since)) if before == delivered => since,
+                _ => now,
+            };
+            last = Some((delivered, since));
+            if now.duration_since(since) >= LAST_FRAMES {
+                break;
+            }
         }
-        if backend.peer_finished() && last.1.elapsed() >= LAST_FRAMES {
-            break;
-        }
+        let time = [
+            end.map(|end| end.saturating_duration_since(now)),
+            progress.pause(),
+            last.map(|_| TICK),
+        ];
+        backend.wait_for_news(signals.as_fd(), time.into_iter().flatten().min())?;
+        let _ = signals.read(&mut [0; 16]);
     }
     progress.end();
+    Ok(())
 }

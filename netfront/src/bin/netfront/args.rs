@@ -134,7 +134,8 @@ is dropped. Tracing slows a busy vif down; while nobody traces, all it costs is 
     Trace(crate::capture::Trace),
     /// Have a running driver notify its backend now, and look at the rings.
     #[command(after_help = "Example:\n  netfront kick --vif 0\n\n\
-For a vif that stands still although both ends are connected: it helps where an event was lost.")]
+For a vif that stands still although both ends are connected: it helps where an event was lost. A driver that waits for its \
+backend tries to connect now: it does so by itself when the backend shows another state, and each minute.")]
     Kick(crate::orders::Order),
     /// Have a running driver leave packets where they are, both ways, until `resume`.
     #[command(

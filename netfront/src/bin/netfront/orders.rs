@@ -125,6 +125,9 @@ pub fn order(args: &Order, command: &str) -> Result<(), Failure> {
     }
     let vif = &reply["vif"];
     match command {
+        "kick" if reply["connected"] == false => {
+            say!("vif {vif}: not connected: the driver tries to connect now");
+        }
         "kick" => say!("vif {vif}: the backend is notified, and the rings are looked at"),
         "pause" => say!("vif {vif}: packets stay in the rings until `netfront resume`"),
         "resume" => say!("vif {vif}: packets pass again"),

@@ -142,6 +142,7 @@ impl<'q, W: Work> Floor<'_, 'q, W> {
                 let packet = Arrived {
                     queue: number,
                     number: *arrived,
+                    is_late: false,
                     packet: packet.detach(),
                 };
                 // A lane holds more than is ever taken for it, except while packets are dropped.

@@ -18,6 +18,7 @@
 //! | `floor` | its queues, as the bottom half polls them |
 //! | `seat` | a queue, with all that its core knows of it |
 //! | `worker` | lanes, packets by connection |
+//! | `flush` | when it tells of frames before its turn is over |
 //! | `running` | what all threads share |
 //! | `start` | the threads, and the lanes between them |
 //! | `places`, `interrupts` | CPUs of threads; interrupts that follow their queues |
@@ -63,6 +64,7 @@ mod counters;
 mod event_core;
 mod filter;
 mod floor;
+mod flush;
 mod interrupts;
 mod kinds;
 mod places;

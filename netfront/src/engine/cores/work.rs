@@ -166,6 +166,8 @@ pub(super) struct Arrived {
     pub queue: usize,
     /// Its number among those of its queue.
     pub number: u64,
+    /// It came after a later one of its queue, as its worker has seen when it took it.
+    pub is_late: bool,
     pub packet: OwnedPacket,
 }
 

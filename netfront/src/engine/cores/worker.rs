@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::counters::WorkerStats;
+use super::flush::Flush;
 use super::running::{unpoisoned, Running};
 use super::work::{Arrived, Desk, Frame, Origin, Work};
 use crate::engine::steering::{Bell, Connection, LaneReceiver, ReversePath, Steered, Store};
@@ -95,15 +96,18 @@ impl<'r, 'q, W: Work> Worker<'r, 'q, W> {
         for (lane, taken) in self.lanes.iter_mut().zip(&mut self.taken) {
             // The store has room for a weight of each.
             while *taken < WEIGHT as u64 {
-                let Some(Steered { connection, packet }) = lane.take() else {
+                let Some(Steered {
+                    connection,
+                    mut packet,
+                }) = lane.take()
+                else {
                     break;
                 };
                 *taken += 1;
                 // Those of a queue come in their order, whatever lanes: an event core that gets a queue sends its first packet
                 // when all that the old one sent are worked on. So this needs no lock, nor a look at the connection.
                 if let Some(last) = self.last.get_mut(packet.queue) {
-                    let is_late = packet.number <= std::mem::replace(last, packet.number);
-                    self.stats.order_violations.add(is_late.into());
+                    packet.is_late = packet.number <= std::mem::replace(last, packet.number);
                 }
                 if matches!(self.store.put(connection, packet), Ok(true)) {
                     self.ready.push_back(connection);
@@ -116,8 +120,9 @@ impl<'r, 'q, W: Work> Worker<'r, 'q, W> {
         }
         self.stats.turns.add(1);
         self.stats.connections.add(self.ready.len() as u64);
+        let mut flush = Flush::default();
         while let Some(connection) = self.ready.pop_front() {
-            self.work_on(connection);
+            self.work_on(connection, &mut flush);
         }
         let mut desk = Desk::worker(&mut self.back, &self.stats, &self.running.buffers);
         self.work.finish(&mut desk);
@@ -126,29 +131,43 @@ impl<'r, 'q, W: Work> Worker<'r, 'q, W> {
             lane.finish(std::mem::take(taken));
         }
         self.stats.packets.add(packets);
+        self.tell();
+        packets
+    }
+
+    /// Tells the event cores what frames there are for them, and wakes those that sleep.
+    fn tell(&mut self) {
         let running = self.running;
         self.back.end_round(|core| {
             if let Some(signal) = running.signal(core) {
                 signal.waker.wake();
             }
         });
-        packets
     }
 
-    fn work_on(&mut self, connection: Option<Connection>) {
-        let mut desk = Desk::worker(&mut self.back, &self.stats, &self.running.buffers);
+    fn work_on(&mut self, connection: Option<Connection>, flush: &mut Flush) {
         while let Some(arrived) = self.store.take(&connection) {
+            let mut is_late = arrived.is_late;
             if let Some(order) = &self.running.order {
                 let key = (arrived.queue, connection);
                 let before = unpoisoned(order).insert(key, arrived.number);
-                let is_late = before.is_some_and(|before| before >= arrived.number);
-                self.stats.order_violations.add(is_late.into());
+                is_late |= before.is_some_and(|before| before >= arrived.number);
             }
+            // Here alone: who was late in its queue mostly is in its connection too, and is one packet.
+            self.stats.order_violations.add(is_late.into());
             let origin = Origin {
                 queue: arrived.queue,
                 connection,
             };
+            let mut desk = Desk::worker(&mut self.back, &self.stats, &self.running.buffers);
             self.work.work(arrived.packet, &origin, &mut desk);
+            // After the last one the turn tells of them.
+            if !self.store.is_empty() && self.back.is_owing() && flush.is_due(&self.running.clock) {
+                self.tell();
+            }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

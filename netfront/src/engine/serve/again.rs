@@ -2,7 +2,8 @@
 //!
 //! An attempt that fails since there is no backend, or one that does not move, is followed by a sleep until the store shows
 //! another state. Each minute it is tried all the same, since an event of the store can be lost. What fails for another
-//! reason is tried again soon, and then ever more rarely.
+//! reason is tried again soon, and then ever more rarely. A kick ends either wait: a backend that was mended may show the state
+//! in which it was stuck, and who mended it knows.
 
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
@@ -26,7 +27,7 @@ const RETRY: Duration = Duration::from_secs(60);
 
 /// Connects again. `None` if it was told to stop.
 pub(super) fn again(mut pending: Reconnect, service: &Service) -> Option<Device> {
-    let sleeper = Sleeper::new(service);
+    let mut sleeper = Sleeper::new(service);
     let mut said = false;
     let mut pause = SHORTEST;
     loop {
@@ -34,6 +35,8 @@ pub(super) fn again(mut pending: Reconnect, service: &Service) -> Option<Device>
             return None;
         }
         service.attempts.fetch_add(1, Ordering::Relaxed);
+        // Of before the attempt: what a kick in the middle of it speaks of may have come too late for it.
+        sleeper.kicks = service.kicks();
         pending = match pending.retry() {
             Ok(device) => return Some(device),
             Err(next) => *next,
@@ -70,6 +73,8 @@ fn waits_for(error: &Error) -> Option<XenbusState> {
 /// The sleep of a thread that has no queue, which [`Service::wake`] ends.
 struct Sleeper<'a> {
     service: &'a Service,
+    /// Kicks that the last attempt has heard.
+    kicks: u64,
     /// `None` if there is no descriptor left: then it sleeps for a short time, whoever calls.
     waker: Option<Arc<Waker>>,
 }
@@ -78,17 +83,26 @@ impl<'a> Sleeper<'a> {
     fn new(service: &'a Service) -> Self {
         let waker = Waker::new().ok().map(Arc::new);
         service.wait_by(waker.clone());
-        Self { service, waker }
+        Self {
+            service,
+            kicks: service.kicks(),
+            waker,
+        }
     }
 
-    /// Until the store shows another state than `known`, for a minute at most, or until it is time to stop.
+    /// True if it is time to stop, or somebody wants an attempt now.
+    fn is_over(&self) -> bool {
+        self.service.stopping() || self.service.kicks() != self.kicks
+    }
+
+    /// Until the store shows another state than `known`, for a minute at most, or until it is over.
     fn await_backend(&self, pending: &Reconnect, known: XenbusState) -> Result<(), Error> {
         let Some(waker) = &self.waker else {
             return Ok(());
         };
         let mut connection = pending.look()?;
         let end = Instant::now() + RETRY;
-        while !self.service.stopping() {
+        while !self.is_over() {
             let left = end.saturating_duration_since(Instant::now());
             if connection.await_backend(known, waker, left)? != Awaited::Call {
                 break;
@@ -99,12 +113,12 @@ impl<'a> Sleeper<'a> {
         Ok(())
     }
 
-    /// Until this moment, or until it is time to stop. False if it was over already.
+    /// Until this moment, or until it is over. False if it was already.
     fn rest(&self, until: Instant) -> bool {
         let mut rested = false;
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.service.stopping() {
+            if left.is_zero() || self.is_over() {
                 return rested;
             }
             rested = true;

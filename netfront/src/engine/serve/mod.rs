@@ -37,7 +37,7 @@ enum End {
     Broken(Error),
     /// A thread of another queue has ended.
     Short,
-    /// There is no thread to be had for more than so many queues.
+    /// There is no thread to be had now for more than so many queues.
     Unmanned(usize),
     /// All multicast packets are wanted, of which the backend would hear only when it connects.
     Filtered,
@@ -132,7 +132,8 @@ pub fn serve_queues(
         };
         let mut pending = device.disconnect();
         if let Some(queues) = most {
-            pending.at_most(queues);
+            // A lack of threads passes: the connection after that tries all again.
+            pending.next_at_most(queues);
         }
         first.link(&down)?;
         others

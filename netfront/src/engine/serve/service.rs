@@ -121,7 +121,7 @@ impl Service {
     }
 
     /// Has [`serve`](super::serve) look at the rings now, and the backend too, whatever it asked for. Helps where an event
-    /// was lost.
+    /// was lost. While there is no connection: has it try now, and not when the store shows another state of the backend.
     pub fn kick(&self) {
         self.kicks.fetch_add(1, Ordering::Release);
         self.wake();

@@ -69,7 +69,8 @@ impl Team {
                 Err(error) => {
                     tracing::warn!(
                         "the thread of queue {number} cannot be started ({error}): connecting anew with {number} queues, \
-                         and so until the driver starts again; look at the limits of threads (ulimit -u; in a service TasksMax)"
+                         and with all again when the backend next connects; look at the limits of threads (ulimit -u; in \
+                         a service TasksMax)"
                     );
                     break;
                 }
@@ -188,16 +189,34 @@ mod tests {
         pub static THREADS: Cell<usize> = const { Cell::new(usize::MAX) };
     }
 
+    /// Ends the lack of threads when there is a connection in spite of it.
+    struct Mending;
+
+    impl Consumer for Mending {
+        fn link(&mut self, link: &Link) -> Result<(), Error> {
+            if link.queues == 2 {
+                THREADS.set(usize::MAX);
+            }
+            Ok(())
+        }
+
+        fn deliver(&mut self, _packet: &mut crate::Packet<'_>) {}
+    }
+
     #[test]
-    fn where_the_system_has_no_thread_for_a_queue_there_are_fewer_queues_and_the_vif_works() {
+    fn where_the_system_has_no_thread_for_a_queue_there_are_fewer_queues_until_the_next_connection()
+    {
         let dir = tempfile::tempdir().expect("a directory");
         let socket = dir.path().join("xen");
         let options = Options::new().grant_limit(4096);
         let _server = server::spawn(&socket, options).expect("a server");
         let back = Domain::simulated(&socket, DomId(0)).expect("the driver domain");
-        let mut config = Config::new(DomId(1), peer::Sink::new());
-        config.features.multi_queue_max = 4;
-        let _backend = Backend::start(&back, config).expect("a backend");
+        let start = || {
+            let mut config = Config::new(DomId(1), peer::Sink::new());
+            config.features.multi_queue_max = 4;
+            Backend::start(&back, config).expect("a backend")
+        };
+        let backend = start();
         let front = Domain::simulated(&socket, DomId(1)).expect("the guest");
         let service = Arc::new(Service::default());
         let served = Arc::clone(&service);
@@ -206,15 +225,22 @@ mod tests {
             let device = crate::Device::builder(0).queues(4).connect(&front)?;
             let mut others: Vec<Box<dyn Consumer + Send>> =
                 vec![Box::new(Null), Box::new(Null), Box::new(Null)];
-            serve_queues(device, &mut Null, &mut others, &served)
+            serve_queues(device, &mut Mending, &mut others, &served)
         });
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while service.link().is_none_or(|link| link.queues != 2) {
-            assert!(!serving.is_finished(), "{:?}", serving.join());
-            assert!(Instant::now() < deadline, "{:?}", service.link());
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let wait = |queues| {
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while service.link().is_none_or(|link| link.queues != queues) {
+                assert!(!serving.is_finished(), "it ended");
+                assert!(Instant::now() < deadline, "{:?}", service.link());
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        };
+        wait(2);
         assert_eq!(service.connections.load(Ordering::Relaxed), 2);
+        backend.stop().expect("stopped");
+        let _backend = start();
+        wait(4);
+        assert_eq!(service.connections.load(Ordering::Relaxed), 3);
         service.stop();
         serving.join().expect("no panic").expect("served");
     }

@@ -93,7 +93,13 @@ impl<T> ReversePath<T> {
         Ok(index)
     }
 
-    /// The round is over: raises the kind of each core that got packets, and calls `wake` for each of them that sleeps, once.
+    /// True if a packet was sent since the last [`Self::end_round`].
+    pub fn is_owing(&self) -> bool {
+        self.touched.iter().any(|&packets| packets > 0)
+    }
+
+    /// The round is over, or as much of it as others may know of: raises the kind of each core that got packets, and calls `wake`
+    /// for each of them that sleeps, once.
     pub fn end_round(&mut self, mut wake: impl FnMut(usize)) {
         for (index, (core, touched)) in self.cores.iter().zip(&mut self.touched).enumerate() {
             if std::mem::take(touched) == 0 {
@@ -143,7 +149,9 @@ mod tests {
             raised += u32::from(path.cores[1].pending.take_kind(FRAMES));
         }
         assert_eq!(raised, 2);
+        assert!(path.is_owing());
         path.end_round(|_| panic!("it runs"));
+        assert!(!path.is_owing());
         assert!(path.cores[1].pending.take_kind(FRAMES));
         path.end_round(|_| panic!("nothing was sent"));
         assert!(path.cores[1].pending.is_empty());

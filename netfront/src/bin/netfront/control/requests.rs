@@ -51,7 +51,7 @@ const REQUESTS: [(&str, &str, Answer); 11] = [
     ),
     (
         "kick",
-        "notify the backend and look at the rings, whatever was asked for",
+        "notify the backend and look at the rings, whatever was asked for; without a connection, try to connect now",
         Order(|subject| subject.service.kick()),
     ),
     (
@@ -164,7 +164,14 @@ fn now(asked: Asked, reply: Value) -> Reply {
 }
 
 pub(super) fn done(subject: &Subject) -> Value {
-    json!({ "schema": SCHEMA, "vif": subject.vif, "ok": true, "paused": subject.service.is_paused() })
+    let service = &subject.service;
+    json!({
+        "schema": SCHEMA,
+        "vif": subject.vif,
+        "ok": true,
+        "paused": service.is_paused(),
+        "connected": service.link().is_some(),
+    })
 }
 
 pub(super) fn refused(why: &str) -> Value {
