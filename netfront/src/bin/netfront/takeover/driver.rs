@@ -51,6 +51,7 @@ pub fn run(mut args: Run) -> Result<(), Failure> {
     let done = run::drive(args, Some(&taken));
     taken.confirmation.end();
     if taken.alone.load(Ordering::Acquire) || guardian_is_gone() {
+        super::keep(&taken.saved, ground.sim.as_deref(), vif);
         return Err(become_give(&ground, vif, deadline));
     }
     if taken.confirmation.expired() {

@@ -104,6 +104,18 @@ pub enum Restored {
     Partly(String),
 }
 
+/// Before a vif is given back: sees to it that the file is there for whoever does. One that cannot be written keeps nobody from
+/// giving back the vif itself.
+fn keep(saved: &Saved, sim: Option<&Path>, vif: u32) {
+    if Vif::new(vif).driver().is_some() {
+        // Somebody was quicker, and the file went when all was there.
+        return;
+    }
+    if let Err(failure) = saved.write_if_gone(&Saved::path(sim, vif)) {
+        tracing::error!("{failure}: {} will miss what it had", saved.interface.name);
+    }
+}
+
 /// Puts on the kernel's interface what was saved when its vif was taken, and forgets it when all of that is there.
 ///
 /// # Errors
