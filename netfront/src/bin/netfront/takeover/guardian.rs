@@ -110,6 +110,13 @@ fn take(args: &Run, path: &Path) -> Result<Saved, Failure> {
         saved.neighbours.len(),
         path.display()
     );
+    for (address, seconds) in super::renewed::lifetimes(&saved) {
+        tracing::warn!(
+            "{address} of {0} runs out in {seconds} s unless it is renewed on the TAP: have the DHCP client that looks \
+             after {0} go on with the TAP (start it again if it stopped)",
+            saved.interface.name
+        );
+    }
     // Down first: no packet is on its way when the kernel's driver says goodbye.
     let taken = super::replay::down(&interface.name)
         .and_then(|()| vif.unbind(Duration::from_secs(args.deadline)));

@@ -6,7 +6,7 @@
 //!  has the kernel's driver let go
 //!  starts the driver ------------------->   TAP of the same name, MAC, MTU, addresses, routes
 //!  waits for its end     <---------------   connects, serves, waits for `netfront confirm`: says so when it comes
-//!                        <---------------   ends: told to, not confirmed, failed, killed
+//!                        <---------------   ends: told to (then it saves what the TAP has by now), not confirmed, failed, killed
 //!  gives the vif back, restores, removes the file
 //! ```
 //!
@@ -21,6 +21,7 @@
 //! | `capture` | what an interface has |
 //! | `saved` | the same as a file |
 //! | `replay` | the same onto another interface |
+//! | `renewed` | the same as the TAP has it when it ends in order |
 //! | `ties` | what hangs on it and is not moved |
 //! | `guardian` | takes, waits, gives back |
 //! | `watch` | its wait for the driver's end |
@@ -32,6 +33,7 @@ pub mod confirm;
 pub mod driver;
 mod guardian;
 mod netlink;
+mod renewed;
 mod replay;
 mod saved;
 #[cfg(test)]
