@@ -60,6 +60,9 @@ pub fn run(args: &Run) -> Result<(), Failure> {
 /// Reads what the interface has, keeps it in a file, and has the kernel's driver let go of the vif. Gives what was read: the file
 /// may not be there any more when it is needed.
 fn take(args: &Run, path: &Path) -> Result<Saved, Failure> {
+    // What the driver would fail for is found out before anybody's session is touched, and before anything is said of a vif: off
+    // Xen there is none, and no other command would connect it.
+    probe::ready(&args.ground)?;
     let vif = Vif::new(args.vif);
     let _held = control::alone(args.ground.sim.as_deref(), args.vif)?;
     let Some(interface) = vif.interface().filter(|_| vif.driver().is_some()) else {
@@ -98,8 +101,6 @@ fn take(args: &Run, path: &Path) -> Result<Saved, Failure> {
     for lost in &ties.lost {
         tracing::warn!("not moved from {}: {lost}", interface.name);
     }
-    // What the driver would fail for is found out before anybody's session is touched.
-    probe::ready(&args.ground)?;
     let saved = capture(args.vif, &interface.name)?;
     saved.write(path)?;
     tracing::info!(
