@@ -149,6 +149,9 @@ fn where_the_kernel_has_no_vif_there_is_nothing_to_take_over() {
     if Path::new("/sys/bus/xen/devices/vif-0").exists() {
         return skipped::not_on_this_machine("the kernel has a vif 0");
     }
+    if !rustix::process::geteuid().is_root() || !Path::new("/dev/net/tun").exists() {
+        return skipped::not_on_this_machine("a TAP needs root and /dev/net/tun");
+    }
     let stage = Stage::new();
     let refused = stage.netfront("run", &["--take-over"]);
     assert_eq!(refused.status.code(), Some(69));
@@ -157,6 +160,36 @@ fn where_the_kernel_has_no_vif_there_is_nothing_to_take_over() {
         "{}",
         said(&refused)
     );
+}
+
+#[test]
+fn off_xen_a_take_over_says_so_and_nothing_of_a_free_vif() {
+    if Path::new("/proc/xen").exists() || Path::new("/sys/bus/xen").exists() {
+        return skipped::not_on_this_machine("there is Xen");
+    }
+    let mut netfront = Command::new(program("netfront"));
+    let refused = netfront.args(["run", "--take-over"]).output().unwrap();
+    assert!(!refused.status.success());
+    let said = said(&refused);
+    assert!(said.contains("Xen"), "{said}");
+    assert!(!said.contains("free vif"), "{said}");
+}
+
+#[test]
+fn who_names_no_consumer_is_told_of_all_and_who_asks_a_driver_that_is_not_there_of_those_that_are()
+{
+    let mut netfront = Command::new(program("netfront"));
+    let refused = netfront.arg("run").output().unwrap();
+    assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
+    for wanted in ["--tap <NAME>", "--echo", "--take-over"] {
+        assert!(said(&refused).contains(wanted), "{}", said(&refused));
+    }
+    let stage = Stage::new();
+    let nobody = stage.netfront("stats", &["--vif", "3"]);
+    assert_eq!(nobody.status.code(), Some(69), "{}", said(&nobody));
+    for wanted in ["no netfront answers", "`netfront run`", "`netfront status`"] {
+        assert!(said(&nobody).contains(wanted), "{}", said(&nobody));
+    }
 }
 
 #[test]

@@ -283,6 +283,41 @@ fn a_speed_in_the_store_is_what_the_interface_says() {
 }
 
 #[test]
+fn what_an_administrator_sets_holds_until_the_store_says_something_new_and_through_a_reconnect() {
+    with_tap(|served, (backend, _far)| {
+        let mut toolstack = Toolstack::of(served.world);
+        let has = |mtu| served.eye.mtu().unwrap() == mtu;
+        let other = [2, 0, 0, 0, 0, 9];
+        ip("link set xn0 down");
+        ip("link set xn0 mtu 1400 address 02:00:00:00:00:09");
+        // Another word of the store's, about something else.
+        toolstack.front("speed", "1G");
+        until("the speed", || {
+            served.eye.speed().unwrap() == Some(1_000_000_000)
+        });
+        assert!(has(1400) && !served.eye.is_up().unwrap());
+        backend.stop().unwrap();
+        let ends = start(served.world);
+        until("another connection", || {
+            served.service.connections.load(Ordering::Relaxed) == 2
+        });
+        // The link is told again right after it; a change that comes behind it is seen when it was told.
+        toolstack.front("speed", "10G");
+        until("the speed", || {
+            served.eye.speed().unwrap() == Some(10_000_000_000)
+        });
+        assert!(has(1400), "the MTU was undone by a reconnect");
+        assert_eq!(served.eye.mac().unwrap(), other);
+        assert!(!served.eye.is_up().unwrap(), "it was taken up again");
+        toolstack.front("mtu", 1300);
+        until("the store's new MTU", || has(1300));
+        assert_eq!(served.eye.mac().unwrap(), other);
+        assert!(!served.eye.is_up().unwrap(), "it was taken up again");
+        drop(ends);
+    });
+}
+
+#[test]
 fn what_the_store_says_is_followed_also_while_the_cable_is_out() {
     with_tap(|served, ends| {
         let mut toolstack = Toolstack::of(served.world);

@@ -62,8 +62,8 @@ pub struct Tap {
     counters: Arc<TapCounters>,
     /// Address and MTU that hold whatever the vif says.
     kept: Option<([u8; 6], u32)>,
-    /// The speed that the interface was last told to have, in bits a second.
-    speed: Option<u64>,
+    /// What the interface was last told to be.
+    applied: Applied,
     cut: Cut,
     groups: Option<Groups>,
     /// Tells the first queue of multicast frames, if it follows groups and this is another.
@@ -71,6 +71,18 @@ pub struct Tap {
     addresses: Addresses,
     /// One of the other queues: the interface is set up by the first.
     follows: bool,
+}
+
+/// What the interface was last told, so that only a new word of the store's is told again: what an administrator has set
+/// since is his, also when the backend comes anew.
+#[derive(Debug, Default)]
+struct Applied {
+    mac: Option<[u8; 6]>,
+    mtu: Option<u32>,
+    /// In bits a second.
+    speed: Option<u64>,
+    /// It was taken up once. Who takes it down wants it down.
+    up: bool,
 }
 
 /// Tells the interface's addresses.
@@ -83,14 +95,15 @@ impl std::fmt::Debug for Addresses {
 }
 
 impl Tap {
-    /// Uses this device. Address, MTU, speed, offloads and carrier follow the vif from now on.
+    /// Uses this device. Address, MTU, speed, offloads and carrier follow the vif from now on; address, MTU and speed when the
+    /// vif's change, so that others may set their own meanwhile. It is taken up once, with the first carrier.
     pub fn new(device: netfront_tap::Tap) -> Self {
         Self {
             device,
             features: Features::default(),
             counters: Arc::default(),
             kept: None,
-            speed: None,
+            applied: Applied::default(),
             cut: Cut::default(),
             groups: None,
             hint: None,
@@ -162,13 +175,32 @@ impl Tap {
         self.device.name()
     }
 
+    /// Gives the interface the vif's address and MTU, or those that are kept, if they are not what it was given before.
+    fn say_mac_and_mtu(&mut self, link: &Link) -> Result<(), Error> {
+        let (mac, mtu) = self.kept.unwrap_or((link.mac, link.mtu));
+        if self.applied.mac != Some(mac) {
+            if self.device.mac()? != mac {
+                // The kernel refuses a new address while the interface is up only on some kernels.
+                self.device.set_mac(mac)?;
+            }
+            self.applied.mac = Some(mac);
+        }
+        if self.applied.mtu != Some(mtu) {
+            if self.device.mtu()? != mtu {
+                self.device.set_mtu(mtu)?;
+            }
+            self.applied.mtu = Some(mtu);
+        }
+        Ok(())
+    }
+
     /// Has the interface say how fast the network is. What the store says nothing of is left to the kernel, unless it said
     /// something before.
     fn say_speed(&mut self, speed: Option<u64>) {
-        if self.speed == speed {
+        if self.applied.speed == speed {
             return;
         }
-        self.speed = speed;
+        self.applied.speed = speed;
         // It is for people and programs that ask; packets pass all the same.
         if let Err(error) = self.device.set_speed(speed) {
             tracing::info!("the TAP does not say how fast the network is: {error}");
@@ -243,14 +275,7 @@ impl Consumer for Tap {
             self.device.set_carrier(false)?;
         }
         // With the cable out too: who looks for the interface by its address finds it from the start.
-        let (mac, mtu) = self.kept.unwrap_or((link.mac, link.mtu));
-        if self.device.mac()? != mac {
-            // The kernel refuses a new address while the interface is up only on some kernels.
-            self.device.set_mac(mac)?;
-        }
-        if self.device.mtu()? != mtu {
-            self.device.set_mtu(mtu)?;
-        }
+        self.say_mac_and_mtu(link)?;
         self.say_speed(link.speed);
         if !link.carrier {
             return Ok(());
@@ -267,7 +292,10 @@ impl Consumer for Tap {
         if have != wanted {
             tracing::info!(?wanted, ?have, "the TAP has fewer offloads than the vif");
         }
-        self.device.set_up(true)?;
+        if !self.applied.up {
+            self.device.set_up(true)?;
+            self.applied.up = true;
+        }
         Ok(self.device.set_carrier(true)?)
     }
 

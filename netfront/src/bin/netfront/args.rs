@@ -212,7 +212,9 @@ pub struct Target {
     pub vif: u32,
 }
 
+// In a group, so that whoever names none of them is told of all.
 #[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("consumer").args(["tap", "echo", "take_over"]).required(true).multiple(true))]
 pub struct Run {
     /// Read what is not said here from this file: TOML, its keys are these flags.
     #[arg(long, value_name = "FILE")]
@@ -226,7 +228,7 @@ pub struct Run {
     #[arg(long, default_value_t = 0)]
     pub vif: u32,
     /// Connect it with this TAP device, which is created [default with --take-over: the name of the interface].
-    #[arg(long, value_name = "NAME", required_unless_present_any = ["echo", "take_over"])]
+    #[arg(long, value_name = "NAME")]
     pub tap: Option<String>,
     /// Create the TAP in this network namespace.
     #[arg(long, value_name = "NAME", requires = "tap")]

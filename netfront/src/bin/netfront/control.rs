@@ -145,12 +145,13 @@ pub fn tell(path: &Path, question: &Value) -> Result<Value, Failure> {
 
 /// For `map_err`: nobody answers at `path`. That nobody is there is no failure of anything.
 pub fn unanswered(path: &Path, question: &str) -> impl FnOnce(std::io::Error) -> Failure {
-    let what = format!("asking at {} ({question})", path.display());
+    let (path, question) = (path.display().to_string(), question.to_owned());
     move |error| match error.kind() {
-        ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
-            Failure::NotHere(format!("{what}: {error}"))
-        }
-        _ => Failure::io(what)(error),
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => Failure::NotHere(format!(
+            "no netfront answers at {path}: {question} `netfront status` shows which vifs have a \
+             driver"
+        )),
+        _ => Failure::io(format!("asking at {path} ({question})"))(error),
     }
 }
 

@@ -203,6 +203,10 @@ pub fn drive(mut args: Run, taken: Option<&Arc<Taken>>) -> Result<(), Failure> {
         match bell.wait(pause)? {
             Woken::ThreadEnded => break,
             Woken::Signal => {
+                // Before the goodbye: then the TAP has lost its carrier, and soon it is gone.
+                if let Some(taken) = taken {
+                    taken.renew();
+                }
                 manager.stopping();
                 service.stop();
             }

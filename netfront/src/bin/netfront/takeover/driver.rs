@@ -5,9 +5,10 @@ use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use netfront::consumer::Tap;
@@ -15,6 +16,7 @@ use netfront::engine::Service;
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 
 use super::confirm::Confirmation;
+use super::renewed;
 use super::replay::replay;
 use super::saved::Saved;
 use super::watch::STOP;
@@ -24,7 +26,13 @@ use crate::run;
 
 /// A take-over, as its driver sees it.
 pub struct Taken {
-    saved: Saved,
+    saved: Mutex<Saved>,
+    /// The file that holds the same.
+    path: PathBuf,
+    /// The TAP, once it has everything.
+    tap: OnceLock<String>,
+    /// What the TAP has is read once, while it is as it was used.
+    renewed: AtomicBool,
     /// Whether somebody can still reach this machine.
     pub confirmation: Arc<Confirmation>,
     /// The guardian is gone: nobody else gives the vif back.
@@ -42,7 +50,10 @@ pub fn run(mut args: Run) -> Result<(), Failure> {
     args.tap.get_or_insert_with(|| saved.interface.name.clone());
     let within = Duration::from_secs(args.confirm_within);
     let taken = Arc::new(Taken {
-        saved,
+        saved: Mutex::new(saved),
+        path,
+        tap: OnceLock::new(),
+        renewed: AtomicBool::new(false),
         confirmation: Arc::new(Confirmation::new(Instant::now(), within).telling(guardian())),
         alone: AtomicBool::new(false),
     });
@@ -51,6 +62,7 @@ pub fn run(mut args: Run) -> Result<(), Failure> {
     let done = run::drive(args, Some(&taken));
     taken.confirmation.end();
     if taken.alone.load(Ordering::Acquire) || guardian_is_gone() {
+        super::keep(&taken.saved(), ground.sim.as_deref(), vif);
         return Err(become_give(&ground, vif, deadline));
     }
     if taken.confirmation.expired() {
@@ -89,21 +101,52 @@ fn become_give(ground: &Ground, vif: u32, deadline: u64) -> Failure {
 }
 
 impl Taken {
+    fn saved(&self) -> MutexGuard<'_, Saved> {
+        self.saved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Saves what the TAP has now, before an end that was asked for: what was renewed or added there goes back with the vif. A
+    /// take-over that nobody has confirmed yet is undone: all is to be as it was.
+    pub fn renew(&self) {
+        let Some(tap) = self.tap.get() else {
+            return;
+        };
+        if self.confirmation.left(Instant::now()).is_some() {
+            return;
+        }
+        // Held meanwhile: a second one to call must not go on, and so end the TAP, before it was read.
+        let mut saved = self.saved();
+        if self.renewed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let looked = renewed::look(&saved, tap);
+        match looked.and_then(|now| now.write(&self.path).map(|()| now)) {
+            Ok(now) => *saved = now,
+            Err(failure) => tracing::warn!(
+                "what {tap} has now is not saved ({failure}): what was saved at the start goes back"
+            ),
+        }
+    }
+
     /// Gives the TAP everything that the interface had.
     ///
     /// # Errors
     /// When the kernel refuses an address or a route: better to give the vif back than to be half there.
     pub fn dress(&self, tap: &mut Tap) -> Result<(), Failure> {
-        let interface = &self.saved.interface;
+        let saved = self.saved();
+        let interface = &saved.interface;
         tap.keep(interface.mac, interface.mtu);
         let name = tap.name().to_owned();
         // Before the first connection: the stack uses it at once, and packets wait in its queue.
-        let refused = replay(&self.saved, &name, &name)?;
+        let refused = replay(&saved, &name, &name)?;
         match refused.as_slice() {
-            [] => Ok(()),
+            [] => {
+                self.tap.get_or_init(|| name);
+                Ok(())
+            }
             lines => Err(Failure::Verdict(format!(
                 "the kernel refused on {name} what {} had: {}",
-                self.saved.interface.name,
+                interface.name,
                 lines.join("; ")
             ))),
         }
@@ -125,6 +168,7 @@ impl Taken {
                     tracing::error!("the guardian of the take-over is gone: giving the vif back");
                     taken.alone.store(true, Ordering::Release);
                 }
+                taken.renew();
                 stopped.stop();
             })
             .map_err(failed())?;

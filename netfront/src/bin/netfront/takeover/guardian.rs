@@ -31,14 +31,17 @@ pub fn run(args: &Run) -> Result<(), Failure> {
     let signals = Signals::new()?;
     let path = Saved::path(args.ground.sim.as_deref(), args.vif);
     let earlier = path.exists();
-    if let Err(failure) = take(args, &path) {
-        // The file was written: the interface is down, or gone, and whoever came through it cannot mend that.
-        if !earlier && path.exists() {
-            tracing::error!("{failure}: giving the vif back");
-            give_back(args)?;
+    let saved = match take(args, &path) {
+        Ok(saved) => saved,
+        Err(failure) => {
+            // The file was written: the interface is down, or gone, and whoever came through it cannot mend that.
+            if !earlier && path.exists() {
+                tracing::error!("{failure}: giving the vif back");
+                give_back(args)?;
+            }
+            return Err(failure);
         }
-        return Err(failure);
-    }
+    };
     let ended = match signals.came() {
         true => Ok(End {
             status: ExitStatus::from_raw(0),
@@ -49,12 +52,17 @@ pub fn run(args: &Run) -> Result<(), Failure> {
     if let Err(failure) = &ended {
         tracing::error!("{failure}: giving the vif back");
     }
+    super::keep(&saved, args.ground.sim.as_deref(), args.vif);
     give_back(args)?;
     verdict(&ended?)
 }
 
-/// Reads what the interface has, keeps it in a file, and has the kernel's driver let go of the vif.
-fn take(args: &Run, path: &Path) -> Result<(), Failure> {
+/// Reads what the interface has, keeps it in a file, and has the kernel's driver let go of the vif. Gives what was read: the file
+/// may not be there any more when it is needed.
+fn take(args: &Run, path: &Path) -> Result<Saved, Failure> {
+    // What the driver would fail for is found out before anybody's session is touched, and before anything is said of a vif: off
+    // Xen there is none, and no other command would connect it.
+    probe::ready(&args.ground)?;
     let vif = Vif::new(args.vif);
     let _held = control::alone(args.ground.sim.as_deref(), args.vif)?;
     let Some(interface) = vif.interface().filter(|_| vif.driver().is_some()) else {
@@ -64,7 +72,7 @@ fn take(args: &Run, path: &Path) -> Result<(), Failure> {
                     "an earlier take-over of {} ended without giving it back: going on with what it saved",
                     saved.interface.name
                 );
-                Ok(())
+                Ok(saved)
             }
             _ if vif.interface_is_elsewhere() => Err(Failure::NotHere(format!(
                 "the interface of {} is in another network namespace, and is taken over from there only",
@@ -93,8 +101,6 @@ fn take(args: &Run, path: &Path) -> Result<(), Failure> {
     for lost in &ties.lost {
         tracing::warn!("not moved from {}: {lost}", interface.name);
     }
-    // What the driver would fail for is found out before anybody's session is touched.
-    probe::ready(&args.ground)?;
     let saved = capture(args.vif, &interface.name)?;
     saved.write(path)?;
     tracing::info!(
@@ -105,11 +111,18 @@ fn take(args: &Run, path: &Path) -> Result<(), Failure> {
         saved.neighbours.len(),
         path.display()
     );
+    for (address, seconds) in super::renewed::lifetimes(&saved) {
+        tracing::warn!(
+            "{address} of {0} runs out in {seconds} s unless it is renewed on the TAP: have the DHCP client that looks \
+             after {0} go on with the TAP (start it again if it stopped)",
+            saved.interface.name
+        );
+    }
     // Down first: no packet is on its way when the kernel's driver says goodbye.
     let taken = super::replay::down(&interface.name)
         .and_then(|()| vif.unbind(Duration::from_secs(args.deadline)));
     match (taken, vif.driver()) {
-        (Ok(()), None) => Ok(()),
+        (Ok(()), None) => Ok(saved),
         (Ok(()), Some(driver)) => Err(Failure::Verdict(format!(
             "{} was taken, and something gave it back to the driver {driver} at once: look for a udev rule; `netfront \
              give --vif {}` restores its interface",

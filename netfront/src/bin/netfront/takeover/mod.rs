@@ -6,7 +6,7 @@
 //!  has the kernel's driver let go
 //!  starts the driver ------------------->   TAP of the same name, MAC, MTU, addresses, routes
 //!  waits for its end     <---------------   connects, serves, waits for `netfront confirm`: says so when it comes
-//!                        <---------------   ends: told to, not confirmed, failed, killed
+//!                        <---------------   ends: told to (then it saves what the TAP has by now), not confirmed, failed, killed
 //!  gives the vif back, restores, removes the file
 //! ```
 //!
@@ -21,6 +21,7 @@
 //! | `capture` | what an interface has |
 //! | `saved` | the same as a file |
 //! | `replay` | the same onto another interface |
+//! | `renewed` | the same as the TAP has it when it ends in order |
 //! | `ties` | what hangs on it and is not moved |
 //! | `guardian` | takes, waits, gives back |
 //! | `watch` | its wait for the driver's end |
@@ -32,6 +33,7 @@ pub mod confirm;
 pub mod driver;
 mod guardian;
 mod netlink;
+mod renewed;
 mod replay;
 mod saved;
 #[cfg(test)]
@@ -102,6 +104,18 @@ pub enum Restored {
     All(String),
     /// The kernel refused some of it, and the file stays.
     Partly(String),
+}
+
+/// Before a vif is given back: sees to it that the file is there for whoever does. One that cannot be written keeps nobody from
+/// giving back the vif itself.
+fn keep(saved: &Saved, sim: Option<&Path>, vif: u32) {
+    if Vif::new(vif).driver().is_some() {
+        // Somebody was quicker, and the file went when all was there.
+        return;
+    }
+    if let Err(failure) = saved.write_if_gone(&Saved::path(sim, vif)) {
+        tracing::error!("{failure}: {} will miss what it had", saved.interface.name);
+    }
 }
 
 /// Puts on the kernel's interface what was saved when its vif was taken, and forgets it when all of that is there.

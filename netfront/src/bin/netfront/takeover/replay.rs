@@ -20,7 +20,7 @@ use super::saved::{uptime, Entry, Link, Saved};
 use crate::failure::Failure;
 
 /// Stands for "without end" in an address' lifetimes.
-const FOREVER: u32 = u32::MAX;
+pub const FOREVER: u32 = u32::MAX;
 /// A route's lifetime is told in this part of a second.
 const USER_TICKS: u32 = 100;
 /// A route may need another one first, which may need a third.
@@ -142,7 +142,7 @@ impl Target {
             Err(failure) => return self.refused.push(failure.to_string()),
         };
         let Some(message) = message else {
-            return tracing::info!("{} has run out meanwhile", entry.text);
+            return tracing::warn!("{} has run out meanwhile, and is not put back", entry.text);
         };
         let change = Message::NewAddress(message);
         let done = self.netlink.change(change, NLM_F_CREATE | NLM_F_REPLACE);
@@ -174,7 +174,7 @@ impl Target {
     fn route(&mut self, entry: &Entry, elapsed: u32) -> Result<(), String> {
         let message = entry.message().map_err(|failure| failure.to_string())?;
         let Some((message, flags)) = route_on(message, (self.from, self.to), elapsed) else {
-            tracing::info!("{} has run out meanwhile", entry.text);
+            tracing::warn!("{} has run out meanwhile, and is not put back", entry.text);
             return Ok(());
         };
         match self.netlink.change(Message::NewRoute(message), flags) {

@@ -162,6 +162,22 @@ impl Saved {
         fs::rename(&new, path).map_err(failed("renaming"))
     }
 
+    /// Writes it anew if the file is gone: who cleaned up in its directory, or purged the package, must not cost the
+    /// interface what it had. What is there is left alone.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub fn write_if_gone(&self, path: &Path) -> Result<(), Failure> {
+        if path.symlink_metadata().is_ok() {
+            return Ok(());
+        }
+        tracing::warn!(
+            "{} was removed by somebody: writing it anew",
+            path.display()
+        );
+        self.write(path)
+    }
+
     /// Reads it; `None` if there is no such file.
     ///
     /// # Errors
@@ -262,6 +278,23 @@ mod tests {
         let interface = value["interface"].as_object_mut().expect("an interface");
         assert!(interface.remove("flags").is_some());
         assert_eq!(Saved::parse(&value.to_string()).expect("read"), saved);
+    }
+
+    #[test]
+    fn what_somebody_removed_meanwhile_is_written_anew_and_what_is_there_is_left_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("deeper/vif3.takeover.json");
+        let saved = Saved::of(3, link());
+        saved.write(&path).expect("written");
+        // As a purge of the package did.
+        fs::remove_dir_all(folder.path().join("deeper")).expect("removed");
+        saved.write_if_gone(&path).expect("written anew");
+        assert_eq!(Saved::read(&path).expect("read"), Some(saved.clone()));
+        let mut later = saved.clone();
+        later.interface.mtu = 1300;
+        later.write(&path).expect("written");
+        saved.write_if_gone(&path).expect("looked");
+        assert_eq!(Saved::read(&path).expect("read"), Some(later));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::process::Command;
 use netfront_tap::{namespace, Tap, TapOptions};
 use netfront_tests::skipped;
 
+use super::renewed::{lifetimes, look};
 use super::replay::{down, replay};
 use super::saved::Saved;
 use super::{capture, not_in_use, restore, ties, Restored};
@@ -224,6 +225,55 @@ fn an_address_that_has_run_out_meanwhile_is_not_given_again() {
         assert!(addresses.contains("10.77.0.2/24"), "{addresses}");
         assert!(!addresses.contains("192.0.2.7"), "{addresses}");
         assert!(!ip("-6 route show").contains("2001:db8:1::/48"));
+    });
+}
+
+#[test]
+fn what_was_renewed_or_added_on_the_tap_goes_back_and_what_had_no_end_is_not_lost() {
+    isolated(|| {
+        eth0();
+        ip("addr add 198.51.100.9/32 dev eth0 valid_lft 4000 preferred_lft 4000");
+        let mut saved = capture(0, "eth0").expect("captured");
+        let ends: Vec<&str> = lifetimes(&saved).iter().map(|(text, _)| *text).collect();
+        assert_eq!(ends, ["192.0.2.7/24", "198.51.100.9/32"]);
+        ip("link del eth0");
+        {
+            let Some(_tap) = tap("xn0") else { return };
+            assert!(replay(&saved, "xn0", "xn0").expect("replayed").is_empty());
+            // A DHCP client, an administrator, and a program that takes away what it does not know.
+            ip("addr change 192.0.2.7/24 dev xn0 valid_lft 9000 preferred_lft 9000");
+            ip("addr del 198.51.100.9/32 dev xn0");
+            ip("addr add 10.66.0.1/24 dev xn0 label xn0:2");
+            ip("addr del 10.77.0.3/24 dev xn0");
+            ip("route replace default via 10.77.0.254 metric 50");
+            ip("route add 10.55.0.0/16 via 10.66.0.9");
+            // Long after all that had an end when it was saved has run out.
+            saved.uptime -= 5000;
+            saved = look(&saved, "xn0").expect("looked");
+        }
+        ip("link add eth7 type veth peer name wire");
+        ip("link set wire up");
+        let refused = replay(&saved, "eth7", "eth0").expect("replayed");
+        assert_eq!(refused, Vec::<String>::new());
+        let addresses = ip("-4 addr show dev eth0");
+        for wanted in [
+            "192.0.2.7/24",
+            "10.77.0.3/24",
+            "10.66.0.1/24 scope global eth0:2",
+        ] {
+            assert!(addresses.contains(wanted), "{wanted}: {addresses}");
+        }
+        assert!(!addresses.contains("198.51.100.9"), "{addresses}");
+        let routes = ip("route show");
+        for wanted in [
+            "default via 10.77.0.254",
+            "10.55.0.0/16 via 10.66.0.9",
+            "10.98.0.0/16",
+        ] {
+            assert!(routes.contains(wanted), "{wanted}: {routes}");
+        }
+        assert!(!routes.contains("default via 10.77.0.1 "), "{routes}");
+        assert!(ip("-6 route show").contains("default via 2001:db8::1"));
     });
 }
 
