@@ -24,7 +24,7 @@ pub use machine::LEAST_PAGES;
 
 /// Modules, mounts, parameters and who has a vif are forgotten with the kernel that was told.
 const LASTING: &str =
-    "what was mended lasts until the guest reboots; the Debian package does the same at each boot";
+    "what was mended lasts until the guest reboots; the Debian package loads modules and sets the limit at each boot";
 
 /// A look at one thing. It may be done again, after something was mended.
 type Check<'a> = Box<dyn Fn() -> Vec<Finding> + 'a>;
