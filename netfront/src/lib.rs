@@ -324,3 +324,12 @@ pub use queue::{Queue, QueueConfig, Wake};
 pub use stats::{QueueStats, VifStats};
 pub use waker::Waker;
 pub use xen_ring::{Checksum, Corrupt, Gso, GsoKind, Offload};
+
+/// The programs that these pages show are compiled with the tests.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../../README.md")]
+    struct Readme;
+    #[doc = include_str!("../../docs/library.md")]
+    struct Library;
+}

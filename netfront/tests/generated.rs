@@ -145,15 +145,18 @@ fn bash_completes_commands_and_flags_and_hides_what_is_not_for_users() {
 }
 
 #[test]
-fn zsh_completes_commands() {
+fn zsh_completes_commands_and_flags() {
     let dir = generated("completions");
-    // A terminal of zsh's own, since completion works in an interactive shell only.
+    // A terminal of zsh's own, since completion works in an interactive shell only. The second line is typed after the first
+    // is thrown away (^U). Several flags begin with --t, so that they are listed; --tx-pages is the last.
     let script = format!(
         "zmodload zsh/zpty || exit 9; zpty z 'PS1=; TERM=dumb zsh -f -i'; \
          zpty -w z 'fpath=({} $fpath); autoload -U compinit; compinit -u -D; bindkey \"^I\" complete-word; \
          zstyle \":completion:*\" list-prompt \"\"; LISTMAX=0; echo RE''ADY'; \
          zpty -r -m z x '*READY*'; zpty -w -n z $'netfront pro\\t'; \
-         zpty -r -m z y '*netfront probe*'; print -r -- \"$y\"; zpty -d z",
+         zpty -r -m z y '*netfront probe*'; print -r -- \"$y\"; \
+         zpty -w -n z $'\\C-unetfront run --t\\t'; \
+         zpty -r -m z w '*--tx-pages*'; print -r -- \"$w\"; zpty -d z",
         dir.path().display()
     );
     if !there_is("zsh") {
@@ -161,7 +164,9 @@ fn zsh_completes_commands() {
     }
     let output = shell("zsh", &script);
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(text.contains("netfront probe"), "{output:?}");
+    for completed in ["netfront probe", "--tap", "--tx-pages"] {
+        assert!(text.contains(completed), "{completed}: {output:?}");
+    }
 }
 
 #[test]

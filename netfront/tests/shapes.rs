@@ -8,6 +8,7 @@
 #[path = "common/driver.rs"]
 mod driver;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -20,30 +21,50 @@ fn run(words: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// One line for each value, by its path.
-fn shape(path: &str, value: &Value, lines: &mut Vec<String>) {
-    match value {
+/// One line for each path, with every kind of value that is found there: the elements of a list need not be alike.
+fn shape(path: &str, value: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    kinds(path, value, &mut found);
+    let mut paths: Vec<&str> = Vec::new();
+    let mut by_path: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (path, kind) in &found {
+        if !by_path.contains_key(path.as_str()) {
+            paths.push(path);
+        }
+        by_path.entry(path).or_default().insert(kind);
+    }
+    let line = |path: &&str| {
+        let kinds: Vec<&str> = by_path[path].iter().copied().collect();
+        format!("{path}: {}", kinds.join(" or "))
+    };
+    paths.iter().map(line).collect()
+}
+
+/// The path of each value and its kind.
+fn kinds(path: &str, value: &Value, found: &mut Vec<(String, String)>) {
+    let kind = match value {
         Value::Object(entries) => {
             for (key, value) in entries {
-                shape(&format!("{path}.{key}"), value, lines);
+                kinds(&format!("{path}.{key}"), value, found);
             }
+            return;
         }
-        Value::Array(values) => match values.first() {
-            Some(first) => shape(&format!("{path}[]"), first, lines),
-            None => lines.push(format!("{path}: empty list")),
-        },
+        Value::Array(values) if values.is_empty() => "empty list".to_owned(),
+        Value::Array(values) => {
+            for value in values {
+                kinds(&format!("{path}[]"), value, found);
+            }
+            return;
+        }
         // On a busy machine a short bench may see not one packet cross the bare ring; by that nothing can be divided.
-        Value::Null | Value::Number(_) if path == ".rows[].ratio" => {
-            lines.push(format!("{path}: number or null"));
-        }
-        Value::Null => lines.push(format!("{path}: null")),
-        Value::Bool(_) => lines.push(format!("{path}: bool")),
-        Value::Number(number) if path.ends_with(".schema") => {
-            lines.push(format!("{path}: {number}"));
-        }
-        Value::Number(_) => lines.push(format!("{path}: number")),
-        Value::String(_) => lines.push(format!("{path}: string")),
-    }
+        Value::Null | Value::Number(_) if path == ".rows[].ratio" => "number or null".to_owned(),
+        Value::Null => "null".to_owned(),
+        Value::Bool(_) => "bool".to_owned(),
+        Value::Number(number) if path.ends_with(".schema") => number.to_string(),
+        Value::Number(_) => "number".to_owned(),
+        Value::String(_) => "string".to_owned(),
+    };
+    found.push((path.to_owned(), kind));
 }
 
 /// A line without its numbers, widths and units.
@@ -96,9 +117,7 @@ impl Kept {
     fn json(&mut self, name: &str, text: &str) {
         let value: Value =
             serde_json::from_str(text).unwrap_or_else(|error| panic!("{name}: {error}\n{text}"));
-        let mut lines = Vec::new();
-        shape("", &value, &mut lines);
-        self.keep(&format!("{name}.json"), &lines);
+        self.keep(&format!("{name}.json"), &shape("", &value));
     }
 
     /// Both forms of what a command says that finds a driver.
@@ -191,7 +210,7 @@ fn a_trace_has_the_names_that_scripts_know() {
         lines.extend(found.find(|line| line.starts_with(&start)));
         let mut found = objects.iter();
         let found = found.find(|line| line["ring"] == ring && line["what"] == what);
-        shape(&format!("{ring} {what} "), found.unwrap(), &mut shapes);
+        shapes.extend(shape(&format!("{ring} {what} "), found.unwrap()));
     }
     kept.keep("trace.table", &lines);
     kept.keep("trace.json", &shapes);
@@ -225,6 +244,17 @@ fn demo_and_bench_have_the_names_that_scripts_know() {
     let bench: Vec<&str> = bench.split(' ').collect();
     kept.alone("bench", &bench);
     kept.end();
+}
+
+#[test]
+fn a_value_of_another_kind_further_down_a_list_is_seen_too() {
+    let value = serde_json::json!({"rows": [{"a": 1, "b": null}, {"a": 2, "b": "text", "c": []}]});
+    let wanted = [
+        ".rows[].a: number",
+        ".rows[].b: null or string",
+        ".rows[].c: empty list",
+    ];
+    assert_eq!(shape("", &value), wanted);
 }
 
 #[test]

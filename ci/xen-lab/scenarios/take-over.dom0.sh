@@ -13,7 +13,9 @@ guest_must probed
 saw "probe --fix loads modules and raises the limit"
 guest_must remember
 
-under_sessions
+step "a session" 'session_start 900 -b 100M'
+under_one_session
+step "ended by SIGTERM" 'take_over --confirm-within 0 && terminated && same_as_before'
 step "not confirmed" 'take_over --confirm-within 5 && ended_with 75 && same_as_before'
 step "the driver stands still" 'take_over --confirm-within 5 && driver_stopped && same_as_before'
 step "the driver is killed" 'take_over --confirm-within 0 && driver_killed && same_as_before'

@@ -48,8 +48,15 @@ interface_now() {
     ip addr show dev "$interface" | grep -o 'inet6* [^ ]*'
     # Without a carrier, for a moment, some programs say so here.
     ip route show | sed 's/ linkdown//; s/ *$//'
+    neighbours_now
     echo "limit $(front_limit)"
     cut -d' ' -f1 /proc/modules | sort
+}
+
+# neighbours_now: IPv4's with their addresses: they are not asked for anew. In what state one that was learned is changes by itself.
+neighbours_now() {
+    ip neigh show dev "$interface" |
+        awk '$2 == "lladdr" && $1 !~ /:/ { print $1, $3, /PERMANENT/ ? "permanent" : "learned" }' | sort
 }
 
 remember() { interface_now >/run/lab/before; }
@@ -97,7 +104,12 @@ take_over() {
     done
     # A TAP, of the same name, with the same address.
     [ -e "/sys/class/net/$interface/tun_flags" ] || { echo "$interface is no TAP"; return 1; }
-    # The modules in use are others meanwhile, their list is the same.
+    # The modules in use are others meanwhile, their list is the same. For a moment a neighbour may be asked for.
+    tries=25
+    until same || [ "$tries" = 0 ]; do
+        tries=$((tries - 1))
+        sleep 0.2
+    done
     same || { echo "the TAP differs from $interface:"; interface_now | diff -u /run/lab/before -; return 1; }
 }
 
@@ -111,9 +123,9 @@ hang_up() {
     netfront stats --vif 0 --json | grep -q '"connected": true'
 }
 
-# ended_with STATUS: within 40 s.
+# ended_with STATUS [SECONDS]: within so many, or 40.
 ended_with() {
-    tries=200
+    tries=$((${2:-40} * 5))
     until [ -e /run/lab/ended ]; do
         tries=$((tries - 1))
         [ "$tries" -gt 0 ] || { echo "netfront did not end"; front_threads; return 1; }
@@ -126,7 +138,18 @@ ended_with() {
     }
 }
 
-stop() { kill -TERM "$(cat /run/lab/netfront.pid)" && ended_with 0; }
+# gave_up_after SECONDS: nobody has confirmed for so long, which the log says.
+gave_up_after() {
+    ended_with 75 $(($1 + 30)) || return 1
+    tail -n 5 /run/lab/netfront.log | grep -q "nobody confirmed within $1 s" || {
+        echo "the log does not say that nobody confirmed within $1 s:"
+        tail -n 20 /run/lab/netfront.log
+        return 1
+    }
+}
+
+stop() { netfront stop --vif 0 && ended_with 0; }
+terminated() { kill -TERM "$(cat /run/lab/netfront.pid)" && ended_with 0; }
 driver_stopped() { kill -STOP "$(driver_pid)" && ended_with 75; }
 driver_killed() { kill -KILL "$(driver_pid)" && ended_with 1; }
 guardian_killed() { kill -KILL "$(cat /run/lab/netfront.pid)"; }
@@ -141,17 +164,51 @@ both_killed() {
     netfront give --vif 0
 }
 
-# session_start SECONDS: a TCP session over the vif, which must live on whoever drives it.
+# session_start SECONDS [OPTION...]: a TCP session over the vif, which must live on whoever drives it.
 session_start() {
     rm -f /run/lab/session.status
     {
-        iperf3 -c 10.77.0.1 -t "$1" -i 1 -f k --forceflush
+        sh -c 'echo $$ >/run/lab/session.pid; exec iperf3 -c 10.77.0.1 -i 1 -f k --forceflush -t "$@"' sh "$@"
         echo $? >/run/lab/session.status
     } >/run/lab/session.txt 2>&1 </dev/null &
     tries=50
     until grep -q 'Kbits/sec' /run/lab/session.txt; do
         tries=$((tries - 1))
         [ "$tries" -gt 0 ] || { cat /run/lab/session.txt; return 1; }
+        sleep 0.2
+    done
+}
+
+# session_rates: Kbit/s of each of its seconds.
+session_rates() {
+    awk '/Kbits\/sec/ && !/sender|receiver/ { for (i = 2; i <= NF; i++) if ($i == "Kbits/sec") print $(i - 1) }' /run/lab/session.txt
+}
+
+# session_moves: it lives, and within 30 s there are three of its seconds in a row, all of them after now, in which it moved data.
+session_moves() {
+    # The second that is not over yet began before.
+    from=$(($(session_rates | wc -l) + 2))
+    tries=150
+    until session_rates | tail -n "+$from" | tail -n 3 | awk '$1 > 0 { moved++ } END { exit moved != 3 }'; do
+        tries=$((tries - 1))
+        if [ "$tries" = 0 ] || [ -e /run/lab/session.status ]; then
+            echo "the session ended, or moved nothing for 30 s:"
+            tail -n 40 /run/lab/session.txt
+            return 1
+        fi
+        sleep 0.2
+    done
+    [ ! -e /run/lab/session.status ] || { echo "the session ended:"; tail -n 20 /run/lab/session.txt; return 1; }
+}
+
+# session_stop: ended by us, within 10 s, and not by itself before.
+session_stop() {
+    [ ! -e /run/lab/session.status ] || { echo "the session ended by itself:"; tail -n 20 /run/lab/session.txt; return 1; }
+    kill -TERM "$(cat /run/lab/session.pid)" || return 1
+    tries=50
+    until [ -e /run/lab/session.status ]; do
+        tries=$((tries - 1))
+        [ "$tries" -gt 0 ] || { echo "iperf3 does not end"; tail -n 20 /run/lab/session.txt; return 1; }
         sleep 0.2
     done
 }

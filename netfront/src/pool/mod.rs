@@ -117,6 +117,8 @@ pub struct Pool {
     pub grants: u64,
     /// Grants ended after the start.
     pub revokes: u64,
+    /// Leased pages that came home to be used again.
+    pub came_home: u64,
 }
 
 impl Pool {
@@ -157,6 +159,7 @@ impl Pool {
             grown_inline: 0,
             grants: 0,
             revokes: 0,
+            came_home: 0,
             config: PoolConfig { limit, ..config },
         };
         if pool.config.policy != PoolPolicy::PerPacket {
@@ -304,6 +307,7 @@ impl Pool {
                 // Which bytes its packet took is not known any more.
                 self.scrub(&page, 0, xen_ring::PAGE_SIZE);
                 self.put(page);
+                self.came_home += u64::from(self.config.policy.recycles());
             }
             // Not at the first page that comes home: the pool would be taken for well stocked, and lend
             // what the ring needs, page by page until the ring is empty.

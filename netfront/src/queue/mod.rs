@@ -8,6 +8,7 @@ mod config;
 mod multicast;
 mod open;
 mod rx;
+mod shortage;
 mod tx;
 
 use std::io::IoSliceMut;
@@ -61,7 +62,7 @@ pub struct Queue {
     /// Events in a row for which nothing was answered.
     spurious: u32,
     /// What was added to the counters of grants so far: they go on over reconnects.
-    counted: [u64; 3],
+    counted: [u64; 4],
 }
 
 impl Queue {
@@ -425,8 +426,15 @@ impl Queue {
             rx.grants + tx.grants,
             rx.revokes + tx.revokes,
             rx.grown_inline + tx.grown_inline,
+            rx.came_home,
         ];
-        let counters = [&stats.grants, &stats.revokes, &stats.pool_grown_inline];
+        let counters = [
+            &stats.grants,
+            &stats.revokes,
+            &stats.pool_grown_inline,
+            // Besides those that came back with their packet, see `RxQueue::receive`.
+            &stats.rx_recycled,
+        ];
         for ((counter, now), before) in counters.into_iter().zip(now).zip(&mut self.counted) {
             counter.add(now - *before);
             *before = now;

@@ -13,6 +13,7 @@ use hypervisor::{Access, DomId, Domain, EventChannels, SharedPages};
 
 use super::config::OTHER_VIF_PAGES;
 use super::rx::{RxConfig, RxQueue};
+use super::shortage::Found;
 use super::tx::TxQueue;
 use super::{Ports, Queue, QueueConfig};
 use crate::pool::{Pool, PoolConfig, PoolPolicy};
@@ -123,7 +124,7 @@ impl Parts {
             tx_answered: 0,
             answered_at_event: 0,
             spurious: 0,
-            counted: [0; 3],
+            counted: [0; 4],
         };
         // Posted before the backend looks: its first packets find their pages.
         queue.rx.refill(&queue.stats);
@@ -197,6 +198,7 @@ pub(crate) fn open_queues(
         pages,
         all: config.pages_at_start() * wanted,
         limit: domain.grant_limit().ok().flatten(),
+        simulated: domain.is_simulated(),
     };
     match &shortage {
         Some(Shortage::Failure(error)) => tracing::warn!(
@@ -256,61 +258,6 @@ fn as_many_as_can_be<Q>(
         }
     }
     Ok((queues, None))
-}
-
-/// What there is where pages are not enough. Said once a start, whatever number of grants were refused.
-struct Found {
-    /// Queues, and those that were wanted.
-    queues: [usize; 2],
-    /// Pages of the first queue's pools, and those that were wanted.
-    pages: [usize; 2],
-    /// Pages that all queues were to start with.
-    all: usize,
-    /// The limit of shared pages, if it can be read.
-    limit: Option<usize>,
-}
-
-impl Found {
-    /// A limit that is enough, whoever else shares pages now: others have at most what the limit allows beyond ours.
-    fn enough(&self, limit: usize) -> usize {
-        let [queues, wanted] = self.queues;
-        let [granted, pages] = self.pages;
-        let ours = match granted < pages {
-            true => self.all / wanted - (pages - granted),
-            false => self.all / wanted * queues,
-        };
-        let room = if wanted > 1 { OTHER_VIF_PAGES } else { 0 };
-        limit.saturating_sub(ours) + self.all + room
-    }
-}
-
-impl std::fmt::Display for Found {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        const LIMIT: &str = "/sys/module/xen_gntalloc/parameters/limit";
-        let [queues, wanted] = self.queues;
-        let [granted, pages] = self.pages;
-        if queues < wanted {
-            write!(
-                f,
-                "{queues} of {wanted} queues: the limit of shared pages is not enough for more with {OTHER_VIF_PAGES} \
-                 pages left for another vif; "
-            )?;
-        }
-        if granted < pages {
-            write!(
-                f,
-                "pools start smaller, with {granted} of {pages} pages, since no more can be shared; "
-            )?;
-        }
-        match self.limit {
-            Some(limit) => write!(
-                f,
-                "{limit} may be shared by all processes together; as root: echo {} >{LIMIT}",
-                self.enough(limit)
-            ),
-            None => write!(f, "raise {LIMIT} if it is that limit"),
-        }
-    }
 }
 
 /// The name of the calling thread, as the kernel knows it; empty for one that is no text.
@@ -464,29 +411,5 @@ mod tests {
         assert!(matches!(shortage, Some(Shortage::Failure(_))));
         let restored = || hypervisor::Error::Restored.into();
         assert!(opened(restored).is_err_and(|error| error.is_restore()));
-    }
-
-    #[test]
-    fn the_warning_says_what_was_wanted_what_there_is_and_a_limit_that_is_enough() {
-        let found = |queues, pages, limit| {
-            Found {
-                queues,
-                pages,
-                all: queues[1] * 770,
-                limit,
-            }
-            .to_string()
-        };
-        let fewer = found([1, 4], [768, 768], Some(1024));
-        assert!(fewer.starts_with("1 of 4 queues: the limit"), "{fewer}");
-        let enough = 1024 - 770 + 4 * 770 + OTHER_VIF_PAGES;
-        assert!(fewer.contains(&format!("echo {enough} >/sys")), "{fewer}");
-        let smaller = found([1, 1], [384, 768], Some(400));
-        assert!(
-            smaller.starts_with("pools start smaller, with 384 of 768 pages"),
-            "{smaller}"
-        );
-        assert!(smaller.contains("echo 784 >/sys"), "{smaller}");
-        assert!(found([1, 1], [384, 768], None).contains("if it is that limit"));
     }
 }

@@ -23,9 +23,14 @@ fn a_lease_dropped_in_another_thread_brings_its_page_back_to_be_posted_again() {
     back.take_posted();
     let kept = detach_all(&mut queue);
     assert_eq!(queue.pools()[0].census().leased, 1);
+    queue.export();
+    assert_eq!(count(&queue, "rx_recycled"), 0, "it is away");
     thread::spawn(move || drop(kept)).join().unwrap();
     assert_eq!(queue.pools()[0].census().leased, 0);
-    assert_eq!(count(&queue, "rx_detached"), 1);
+    queue.export();
+    for name in ["rx_detached", "rx_recycled"] {
+        assert_eq!(count(&queue, name), 1, "{name}");
+    }
 }
 
 #[test]

@@ -349,7 +349,7 @@ pub struct Stats {
 pub struct Probe {
     #[command(flatten)]
     pub target: Target,
-    /// Mend what can be mended without harm, and say what was done (as root).
+    /// Mend what can be mended without harm, and say what was done (as root); it lasts until the guest reboots.
     #[arg(long, conflicts_with = "sim")]
     pub fix: bool,
     /// As JSON.

@@ -1,5 +1,6 @@
 //! What no vif is needed for: Xen, device nodes, rights, libraries, limits.
 
+use std::fmt::Display;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
@@ -8,6 +9,7 @@ use netfront::hypervisor;
 use netfront::QueueConfig;
 use rustix::thread::{capabilities, CapabilitySet};
 
+use super::distribution;
 use super::finding::{Class, Finding};
 use super::mend::Fix;
 use crate::run::usual_queues;
@@ -111,12 +113,14 @@ fn device_node_under(root: &Path, node: &Node) -> Finding {
 
 /// Whether this process may make and set up a TAP.
 pub fn rights() -> Finding {
+    rights_by(capabilities(None).map(|sets| sets.effective.contains(CapabilitySet::NET_ADMIN)))
+}
+
+fn rights_by(may: rustix::io::Result<bool>) -> Finding {
     let what = "CAP_NET_ADMIN";
-    match capabilities(None) {
-        Ok(sets) if sets.effective.contains(CapabilitySet::NET_ADMIN) => {
-            Finding::ok(what, "TAPs may be made and set up")
-        }
-        Ok(_) => Finding::new(
+    match may {
+        Ok(true) => Finding::ok(what, "TAPs may be made and set up"),
+        Ok(false) => Finding::new(
             what,
             Class::Rights,
             "this process may not make or set up a TAP",
@@ -134,19 +138,16 @@ pub fn rights() -> Finding {
 pub fn libraries() -> Vec<Finding> {
     let libraries = hypervisor::libraries().into_iter();
     libraries
-        .map(|(name, loaded)| match loaded {
-            Ok(()) => Finding::ok(name, "can be loaded"),
-            // It names the package; there is no one command for every distribution.
-            Err(error) => {
-                Finding::new(name, Class::Setting, error.to_string()).by(package_of(name))
-            }
-        })
+        .map(|(name, loaded)| library_under(Path::new("/"), name, loaded))
         .collect()
 }
 
-/// Debian names the package after the library: libxengnttab.so.1 is in libxengnttab1.
-fn package_of(library: &str) -> String {
-    format!("apt install {}", library.replace(".so.", ""))
+fn library_under(root: &Path, name: &str, loaded: Result<(), impl Display>) -> Finding {
+    match loaded {
+        Ok(()) => Finding::ok(name, "can be loaded"),
+        Err(error) => Finding::new(name, Class::Setting, error.to_string())
+            .by(distribution::install(root, name)),
+    }
 }
 
 /// gntalloc's limit, beside what a vif wants with one queue and with as many as `netfront run` opens here.
@@ -215,11 +216,21 @@ fn panic_on_oops_under(root: &Path) -> Finding {
             format!(
                 "{value}: after a restore or a migration the guest panics if the driver, or a process \
                  xen-evtchn-keeper, is killed at the wrong moment: Linux breaks when an old event channel handle is \
-                 closed (see docs/evtchn-restore.md)"
+                 closed (see {})",
+                explained_under(root)
             ),
         )
         .by("sysctl -w kernel.panic_on_oops=0"),
         Err(error) => Finding::new(what, Class::Warning, format!("cannot be read: {error}")),
+    }
+}
+
+/// Where the kernel's mistake is explained: as the package has it, or else in the source.
+fn explained_under(root: &Path) -> &'static str {
+    const INSTALLED: &str = "/usr/share/doc/netfront/docs/evtchn-restore.md";
+    match root.join(INSTALLED.trim_start_matches('/')).exists() {
+        true => INSTALLED,
+        false => "docs/evtchn-restore.md in the source",
     }
 }
 
@@ -314,8 +325,59 @@ mod tests {
             .is_some_and(|command| command.contains("panic_on_oops=0")));
     }
 
+    /// All lines about the machine whose files are `files`, by the paths that it would have.
+    fn table(files: &[(&str, &str)], may: bool, loaded: Result<(), &str>) -> String {
+        let root = root(files);
+        let at = root.path();
+        let mut findings = vec![hypervisor_under(at)];
+        let nodes = XEN_NODES.iter().chain([&TUN]);
+        findings.extend(nodes.map(|node| device_node_under(at, node)));
+        findings.extend([
+            rights_by(Ok(may)),
+            library_under(at, "libxengnttab.so.1", loaded),
+            library_under(at, "libxenevtchn.so.1", loaded),
+            shared_pages_under(at, 1),
+            panic_on_oops_under(at),
+        ]);
+        let lines: Vec<String> = findings.iter().map(Finding::to_string).collect();
+        lines.join("\n").replace(&*at.to_string_lossy(), "")
+    }
+
+    /// What somebody reads is changed on purpose only: each line, where all is as it must be and where nothing is.
     #[test]
-    fn a_library_comes_with_the_package_that_has_it() {
-        assert_eq!(package_of("libxengnttab.so.1"), "apt install libxengnttab1");
+    fn every_line_about_the_machine_is_as_it_was_when_somebody_last_read_it() {
+        let good = table(
+            &[
+                ("sys/hypervisor/type", "xen\n"),
+                ("sys/hypervisor/version/major", "4\n"),
+                ("sys/hypervisor/version/minor", "17\n"),
+                ("dev/xen/evtchn", ""),
+                ("dev/xen/gntalloc", ""),
+                ("dev/xen/xenbus", ""),
+                ("dev/net/tun", ""),
+                ("sys/module/xen_gntalloc/parameters/limit", "4096\n"),
+                ("proc/sys/kernel/panic_on_oops", "0\n"),
+            ],
+            true,
+            Ok(()),
+        );
+        assert_eq!(
+            good,
+            include_str!("../../../../tests/shapes/machine-good.table").trim_end()
+        );
+        let bad = table(
+            &[
+                ("etc/os-release", "ID=debian\n"),
+                ("sys/module/xen_gntalloc/parameters/limit", "10\n"),
+                ("proc/sys/kernel/panic_on_oops", "1\n"),
+                ("usr/share/doc/netfront/docs/evtchn-restore.md", ""),
+            ],
+            false,
+            Err("cannot be loaded"),
+        );
+        assert_eq!(
+            bad,
+            include_str!("../../../../tests/shapes/machine-bad.table").trim_end()
+        );
     }
 }

@@ -3,10 +3,12 @@
 //! | file | what is in it |
 //! | --- | --- |
 //! | `finding` | one line of the answer, its kind and its exit code |
+//! | `distribution` | which package has a library |
 //! | `machine` | Xen, device nodes, rights, libraries, limits: what no vif is needed for |
 //! | `vif` | who has the vif, its backend, features, MTU, carrier |
 //! | `mend` | what `--fix` does |
 
+mod distribution;
 mod finding;
 mod machine;
 mod mend;
@@ -19,6 +21,10 @@ use crate::failure::{code, Failure};
 use crate::output::say;
 use finding::{exit_code, Finding};
 pub use machine::LEAST_PAGES;
+
+/// Modules, mounts, parameters and who has a vif are forgotten with the kernel that was told.
+const LASTING: &str =
+    "what was mended lasts until the guest reboots; the Debian package loads modules and sets the limit at each boot";
 
 /// A look at one thing. It may be done again, after something was mended.
 type Check<'a> = Box<dyn Fn() -> Vec<Finding> + 'a>;
@@ -121,6 +127,9 @@ fn tell(args: &Probe, findings: &[Finding], mended: &[String]) {
     for command in mended {
         say!("mended   {command}");
     }
+    if !mended.is_empty() {
+        say!("note     {LASTING}");
+    }
     for finding in findings {
         say!("{finding}");
     }
@@ -135,6 +144,7 @@ fn report(vif: u32, findings: &[Finding], mended: &[String]) -> Value {
         "usable": exit.is_none(),
         "exit_code": exit.unwrap_or(code::SUCCESS),
         "mended": mended,
+        "mended_until": (!mended.is_empty()).then_some("reboot"),
         "findings": findings,
     })
 }
