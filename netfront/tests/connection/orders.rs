@@ -4,11 +4,12 @@ use std::time::{Duration, Instant};
 
 use hypervisor::StoreClient;
 use netback_sim::{peer, Backend, Config};
-use netfront::connection::XenbusState;
-use netfront::{Change, Device, Error};
+use netfront::connection::{Wants, XenbusState};
+use netfront::{Change, Device, Error, Features};
 
 use crate::common::{echo, until, FRONT, PATIENCE};
-use crate::{beside, connected, connection, vif, World};
+use crate::netback::behave;
+use crate::{beside, connected, connection, keys, vif, World, SPLIT};
 
 /// All numbers of states, and one that is none.
 const NUMBERS: std::ops::RangeInclusive<u8> = 0..=9;
@@ -41,6 +42,17 @@ fn whatever_two_states_a_backend_shows_while_connected_its_leaving_is_told_and_t
             }
             assert_eq!(toolstack.front_state(), "6", "{first} then {second}");
             assert!(begun.elapsed() < SOON, "{first} then {second}");
+            // And from where that left the backend, as soon as it behaves, the next connection is made.
+            let begun = Instant::now();
+            let next = beside(connection, |connection| {
+                connection.prepare(PATIENCE)?;
+                connection.publish(&keys(SPLIT), &Features::default(), &Wants::default())?;
+                connection.wait_connected(PATIENCE)
+            });
+            behave(&mut toolstack, second, || next.is_finished());
+            let (_, outcome) = next.join().unwrap();
+            outcome.unwrap_or_else(|error| panic!("after {first} and {second}: {error}"));
+            assert!(begun.elapsed() < SOON, "after {first} and {second}");
         }
     }
 }
