@@ -14,7 +14,7 @@ fn answer(own: u8, front: u8) -> Option<u8> {
         // It has not begun, or showed what is no state: it begins.
         (0 | 1 | 9, _) => Some(2),
         (5 | 6, 1) => Some(2),
-        (2, 4) => Some(4),
+        (2 | 3, 4) => Some(4),
         (2..=4 | 7 | 8, 5) => Some(5),
         (2..=5 | 7 | 8, 6) => Some(6),
         _ => None,

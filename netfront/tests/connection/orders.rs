@@ -4,12 +4,13 @@ use std::time::{Duration, Instant};
 
 use hypervisor::StoreClient;
 use netback_sim::{peer, Backend, Config};
-use netfront::connection::{Wants, XenbusState};
-use netfront::{Change, Device, Error, Features};
+use netfront::connection::XenbusState;
+use netfront::{Change, Device, Error};
 
+use crate::beginnings::shake;
 use crate::common::{echo, until, FRONT, PATIENCE};
 use crate::netback::behave;
-use crate::{beside, connected, connection, keys, vif, World, SPLIT};
+use crate::{beside, connected, connection, vif, World};
 
 /// All numbers of states, and one that is none.
 const NUMBERS: std::ops::RangeInclusive<u8> = 0..=9;
@@ -45,9 +46,11 @@ fn whatever_two_states_a_backend_shows_while_connected_its_leaving_is_told_and_t
             // And from where that left the backend, as soon as it behaves, the next connection is made.
             let begun = Instant::now();
             let next = beside(connection, |connection| {
-                connection.prepare(PATIENCE)?;
-                connection.publish(&keys(SPLIT), &Features::default(), &Wants::default())?;
-                connection.wait_connected(PATIENCE)
+                match shake(connection, PATIENCE) {
+                    // Its answer to the goodbye, which came only now. `serve` tries again, too.
+                    Err(Error::BackendLeft { .. }) => shake(connection, PATIENCE),
+                    once => once,
+                }
             });
             behave(&mut toolstack, second, || next.is_finished());
             let (_, outcome) = next.join().unwrap();
