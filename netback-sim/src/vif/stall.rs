@@ -34,10 +34,10 @@ impl StallWatch {
 }
 
 impl Queue {
-    /// When the queue will have stalled, if a frame waits for pages.
+    /// When the queue will have stalled, if a frame waits for pages; a time that no clock can tell is never.
     fn stalls_at(&self, timeout: Duration) -> Option<Instant> {
         let waits = self.wanted > 0 && !self.watch.stalled && !timeout.is_zero();
-        waits.then(|| self.watch.last + timeout)
+        self.watch.last.checked_add(timeout).filter(|_| waits)
     }
 }
 
