@@ -65,6 +65,10 @@ pub struct Config {
     /// back. After that its rings are taken over as they are. The kernel does only the latter,
     /// at once, when its module is loaded again while a guest is connected.
     pub stale_patience: Duration,
+    /// A frame has waited for pages of the guest, and none could be given to it for so long: the carrier goes off, and frames
+    /// are dropped until there are pages again (netback's `rx_stall_timeout_msecs`). Zero: never. As with netback, a frontend
+    /// without `feature-rx-notify` is not watched for it.
+    pub rx_stall_timeout: Duration,
     /// Answer the frontend's states as the kernel's netback does. Otherwise what netback would
     /// not forgive is forgiven: the state Initialised counts as Connected; new keys in state
     /// Connected make a new connection without a close between; a frontend whose `state` is gone
@@ -88,6 +92,7 @@ impl Config {
             spin: Duration::from_micros(20),
             close_patience: Duration::from_secs(1),
             stale_patience: Duration::from_secs(5),
+            rx_stall_timeout: Duration::from_secs(60),
             strict: true,
             peer: Box::new(peer),
         }

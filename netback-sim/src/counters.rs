@@ -63,6 +63,12 @@ counters! {
     rx_waits,
     /// Frames dropped because the guest posted no pages for them for too long.
     rx_expired,
+    /// How often the carrier went off, since the guest posted no pages for too long.
+    rx_stalls,
+    /// 1 while it is off for that.
+    rx_stalled,
+    /// Frames dropped while it was off.
+    rx_no_carrier,
     /// Checksums filled in for a guest that does not do it.
     checksums_filled,
     /// Control messages answered.

@@ -6,8 +6,8 @@
 //! pages of one vif into those of the other. What finds no room is detached: its pages leave the queue uncopied and
 //! wait, and nothing more is received until it has gone, so that a slow side slows the other and loses nothing.
 //!
-//! With `--offload` both backends are asked for large segments and blank checksums, and a packet that the other
-//! backend does not take is dropped and counted. Without, no backend sends such.
+//! With `--offload` both backends are asked for large segments and blank checksums. What the other backend takes of
+//! these crosses as it is; for the rest the segment is cut and the checksum filled in by software. Without, no backend sends such.
 //!
 //! In a Xen guest with two vifs, as root:
 //!
@@ -30,13 +30,10 @@ use std::error::Error;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use arrayvec::ArrayVec;
-use netfront::packet::MAX_FRAGMENTS;
-use netfront::{Checksum, Packet};
-use netfront::{
-    Device, Features, GsoKind, Offload, OwnedPacket, Queue, QueueConfig, SendError, Wake, Wants,
-};
+use netfront::{Device, OwnedPacket, Packet, QueueConfig, Wake, Wants};
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
+
+use common::finish::{Finisher, Sent};
 
 /// Packets of one direction in one turn.
 const BATCH: usize = 64;
@@ -46,8 +43,9 @@ const BATCH: usize = 64;
 struct Way {
     /// What found no room, in order.
     kept: VecDeque<OwnedPacket>,
+    finisher: Finisher,
     forwarded: u64,
-    /// The other backend does not take such, or they are longer than can be sent, or were kept when their vif left.
+    /// They are longer than can be sent, or not what is said of them, or were kept when their vif left.
     dropped: u64,
 }
 
@@ -61,18 +59,26 @@ impl Way {
         let features = to.link().features;
         let out = to.queue();
         out.reclaim().map_err(|error| (Side::To, error))?;
-        while let Some(packet) = self.kept.front() {
-            match send(out, packet.slices(), packet.offload(), &features) {
+        while self.finisher.go_on(out) {
+            let Some(packet) = self.kept.front() else {
+                break;
+            };
+            let slices = packet.slices();
+            match self.finisher.send(out, &features, slices, packet.offload()) {
                 Sent::NoRoom => return Ok(0),
                 sent => self.count(sent),
             }
             self.kept.pop_front();
         }
+        if self.is_waiting() {
+            return Ok(0);
+        }
         from.queue()
             .receive(BATCH, |packet: &mut Packet<'_>| {
                 // Behind one that waits all wait: a flow keeps its order.
-                if self.kept.is_empty() {
-                    match send(out, packet.slices(), packet.offload(), &features) {
+                if !self.is_waiting() {
+                    let offload = packet.offload();
+                    match self.finisher.send(out, &features, packet.slices(), offload) {
                         Sent::NoRoom => {}
                         sent => return self.count(sent),
                     }
@@ -80,6 +86,11 @@ impl Way {
                 self.kept.push_back(packet.detach());
             })
             .map_err(|error| (Side::From, error))
+    }
+
+    /// The other vif has no room for what has come.
+    fn is_waiting(&self) -> bool {
+        self.finisher.is_waiting() || !self.kept.is_empty()
     }
 
     /// The vif that the kept packets came from is no longer connected.
@@ -104,44 +115,6 @@ enum Side {
     To,
 }
 
-enum Sent {
-    Gone,
-    Dropped,
-    NoRoom,
-}
-
-fn send<'p>(
-    out: &mut Queue,
-    slices: impl Iterator<Item = &'p [u8]>,
-    offload: Offload,
-    features: &Features,
-) -> Sent {
-    let takes_segments = match offload.gso.map(|gso| gso.kind) {
-        None => true,
-        Some(GsoKind::TcpV4) => features.gso_tcpv4,
-        Some(GsoKind::TcpV6) => features.gso_tcpv6,
-    };
-    // Which IP it is only the packet knows; who takes neither is not given any.
-    let takes_blank =
-        offload.checksum != Checksum::Blank || features.csum_offload || features.ipv6_csum_offload;
-    if !takes_segments || !takes_blank {
-        return Sent::Dropped;
-    }
-    let slices: ArrayVec<&[u8], { MAX_FRAGMENTS + 1 }> = slices.collect();
-    // A hash is between a backend and its frontend: the other has not asked for one.
-    match out.send(
-        &slices,
-        Offload {
-            hash: None,
-            ..offload
-        },
-    ) {
-        Ok(()) => Sent::Gone,
-        Err(SendError::Full) => Sent::NoRoom,
-        Err(SendError::Length(_)) => Sent::Dropped,
-    }
-}
-
 /// Sleeps until either vif has something.
 fn sleep(
     left: &mut Device,
@@ -152,10 +125,10 @@ fn sleep(
     // A side that is full is what is waited for. The other has packets, and would end every sleep at once; it
     // is looked at again after a millisecond.
     let full = Duration::from_millis(1);
-    if !ways[0].kept.is_empty() {
+    if ways[0].is_waiting() {
         return right.queue().wait(full).map(drop).map_err(right_error);
     }
-    if !ways[1].kept.is_empty() {
+    if ways[1].is_waiting() {
         return left.queue().wait(full).map(drop).map_err(left_error);
     }
     // Both are asked for an event before either is believed: what comes between the two is not lost.

@@ -7,18 +7,19 @@ use common::{frame, receive_all, until, World};
 use netback_sim::peer::Echo;
 use netfront::{Device, Offload, QueueConfig};
 
-const VIFS: u32 = 8;
+/// With the fewest pages that a ring can be filled from, so that all of them are alive at once.
+const VIFS: u32 = 32;
 
 /// A frame whose bytes are those of one vif and one round, and which an echo leaves as it is.
 fn of(vif: u32, round: usize) -> Vec<u8> {
-    let mut sent = frame(1000 + 100 * vif as usize, 100 * vif as usize + round);
+    let mut sent = frame(1000 + 20 * vif as usize, 100 * vif as usize + round);
     sent[..12].fill(2);
     sent
 }
 
 #[test]
 fn each_of_several_vifs_carries_its_own_packets_and_none_notices_that_another_goes() {
-    let world = World::with_grant_limit(4096);
+    let world = World::with_grant_limit(VIFS as usize * 384);
     let backends: Vec<_> = (0..VIFS)
         .map(|vif| world.stage.backend(vif, Echo::new()))
         .collect();
@@ -51,7 +52,7 @@ fn each_of_several_vifs_carries_its_own_packets_and_none_notices_that_another_go
     for round in 0..10 {
         exchange(&mut devices, round);
     }
-    // One after the other leaves from the middle; the first comes back.
+    // One after the other leaves from the middle; the last comes back.
     while devices.len() > 1 {
         let (_, device) = devices.remove(devices.len() / 2);
         device.close().unwrap();

@@ -59,10 +59,17 @@ impl Vif {
     /// Puts as many frames of the burst as the guest has posted pages for into its rings. True when
     /// something was done.
     pub(super) fn deliver(&mut self, buffers: &mut Buffers) -> Result<bool, Fault> {
-        if buffers.burst.is_empty() {
-            return Ok(false);
-        }
         let mut worked = false;
+        if self.is_stalled() {
+            if !self.look_for_pages()? {
+                self.drop_without_carrier(&mut buffers.burst);
+                return Ok(false);
+            }
+            worked = true;
+        }
+        if buffers.burst.is_empty() {
+            return Ok(worked);
+        }
         loop {
             let before = buffers.burst.next;
             let waiting = self.plan(buffers)?;
@@ -77,6 +84,10 @@ impl Vif {
                 self.blocked = None;
             }
             if waiting {
+                if self.look_for_stall() {
+                    self.drop_without_carrier(&mut buffers.burst);
+                    return Ok(true);
+                }
                 return Ok(worked || self.expire(buffers));
             }
         }
@@ -107,9 +118,10 @@ impl Vif {
         Duration::from_millis(if self.front.rx_notify { 10_000 } else { 30 })
     }
 
-    /// When the frames that wait will be dropped.
+    /// When the frames that wait will be dropped, for themselves or with the carrier.
     pub(crate) fn expiry(&self) -> Option<Instant> {
-        self.blocked.map(|since| since + self.patience())
+        let expiry = self.blocked.map(|since| since + self.patience());
+        [expiry, self.stalls_at()].into_iter().flatten().min()
     }
 
     /// Plans frames until the batch is full. True when a frame has to wait for the guest.
@@ -270,6 +282,7 @@ impl Vif {
         }
         for index in 0..self.queues.len() {
             if deliver.plans.iter().any(|plan| plan.queue == index) {
+                self.queues[index].watch.delivered();
                 let notify = self.queues[index].rx.publish();
                 self.ring(self.queues[index].rx_port, notify);
             }

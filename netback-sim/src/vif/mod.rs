@@ -16,9 +16,10 @@ mod fetch;
 mod hash;
 mod mappings;
 mod memory;
+mod stall;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
 use hypervisor::{Access, Domain, EventChannels, Port};
@@ -35,6 +36,7 @@ pub(crate) use deliver::Deliver;
 pub(crate) use fetch::Fetch;
 use hash::Hashing;
 use memory::Memory;
+use stall::StallWatch;
 
 /// Multicast addresses that a guest may ask for (`XEN_NETBK_MCAST_MAX`).
 const MULTICAST_MAX: usize = 64;
@@ -64,6 +66,7 @@ struct Queue {
     rx_port: Port,
     /// Posted pages that the next frame waits for; 0 when none waits.
     wanted: u32,
+    watch: StallWatch,
 }
 
 /// Multicast frames that the guest wants.
@@ -89,6 +92,8 @@ pub(crate) struct Vif {
     counters: Arc<Counters>,
     /// Since when frames wait for posted pages.
     blocked: Option<Instant>,
+    /// How long a queue may be without pages for a frame; zero: for ever.
+    stall_timeout: Duration,
     /// Said once: from now on copies fail or nobody hears the bell.
     said_gone: bool,
 }
@@ -119,6 +124,7 @@ impl Vif {
         keys: &FrontKeys,
         offered: Features,
         reach: Reach,
+        stall_timeout: Duration,
         counters: Arc<Counters>,
     ) -> Result<Vif, hypervisor::Error> {
         let remote = paths.front_domain();
@@ -143,6 +149,7 @@ impl Vif {
                 tx_port,
                 rx_port,
                 wanted: 0,
+                watch: StallWatch::default(),
             });
         }
         let control = match keys.control {
@@ -170,6 +177,11 @@ impl Vif {
             hashing: Hashing::default(),
             counters,
             blocked: None,
+            // Who does not say when it has posted pages is not watched: netback could not tell it from one that is slow.
+            stall_timeout: match keys.features.rx_notify {
+                true => stall_timeout,
+                false => Duration::ZERO,
+            },
             said_gone: false,
         })
     }

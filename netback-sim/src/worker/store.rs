@@ -191,6 +191,7 @@ impl Worker {
                 keys,
                 self.config.features,
                 self.config.reach,
+                self.config.rx_stall_timeout,
                 self.shared.counters.clone(),
             )
             .map_err(|error| error.to_string()),
@@ -255,6 +256,7 @@ impl Worker {
             self.shared.counters.disconnects.add(1);
             // They went with it.
             self.shared.counters.gref_mapped.set(0);
+            self.shared.counters.rx_stalled.set(0);
             self.config.peer.disconnected();
         }
     }

@@ -1,6 +1,7 @@
-//! What all examples share: the few options, the ground to stand on, and staying connected.
+//! What all examples share: the few options, the ground to stand on, staying connected, and finishing packets for a backend.
 #![allow(dead_code)]
 
+pub mod finish;
 pub mod numbered;
 
 use std::error::Error;

@@ -9,6 +9,13 @@ pub trait Clock {
     fn now(&self) -> Duration;
 }
 
+/// A clock that others look at, too: one engine does not own the time.
+impl<C: Clock + ?Sized> Clock for &C {
+    fn now(&self) -> Duration {
+        (**self).now()
+    }
+}
+
 /// The machine's monotonic clock.
 #[derive(Debug, Clone, Copy)]
 pub struct Monotonic(Instant);

@@ -51,10 +51,10 @@ pub struct Turn {
     pub rests: bool,
 }
 
-/// The engine of one queue.
-pub struct Receiver {
+/// The engine of one queue, by the machine's clock or another one.
+pub struct Receiver<C = Monotonic> {
     tuning: Arc<Tuning>,
-    clock: Monotonic,
+    clock: C,
     half: BottomHalf<Box<dyn RestartPolicy + Send>>,
     pressure: Pressure,
     moderation: Moderation,
@@ -69,8 +69,15 @@ pub struct Receiver {
 impl Receiver {
     /// At the start of a connection.
     pub fn new(tuning: Arc<Tuning>) -> Self {
+        Self::with_clock(tuning, Monotonic::default())
+    }
+}
+
+impl<C: Clock> Receiver<C> {
+    /// The same by this clock. Only [`Self::turn`] goes by it; [`Self::sleep`] sleeps in the machine's time.
+    pub fn with_clock(tuning: Arc<Tuning>, clock: C) -> Self {
         Self {
-            clock: Monotonic::default(),
+            clock,
             half: BottomHalf::new(1, tuning.budgets, tuning.policy.make()),
             pressure: Pressure::new(tuning.limits),
             moderation: Moderation::new(tuning.mode.get(), tuning.moderation),
@@ -94,7 +101,7 @@ impl Receiver {
             queue: &mut *queue,
             consumer: &mut *consumer,
             pressure: &mut self.pressure,
-            clock: self.clock,
+            clock: &self.clock,
             high: self.tuning.limits.high,
             received: 0,
             moved: 0,
@@ -210,7 +217,7 @@ impl Receiver {
     }
 }
 
-impl std::fmt::Debug for Receiver {
+impl<C> std::fmt::Debug for Receiver<C> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Receiver")
             .field("moderation", &self.moderation)
@@ -220,11 +227,11 @@ impl std::fmt::Debug for Receiver {
 }
 
 /// The queue, as the bottom half sees it.
-struct One<'t> {
+struct One<'t, C> {
     queue: &'t mut Queue,
     consumer: &'t mut dyn Consumer,
     pressure: &'t mut Pressure,
-    clock: Monotonic,
+    clock: &'t C,
     /// From so many packets on that wait, the consumer is behind.
     high: usize,
     received: usize,
@@ -234,7 +241,7 @@ struct One<'t> {
     error: Option<Error>,
 }
 
-impl One<'_> {
+impl<C: Clock> One<'_, C> {
     fn round(&mut self, weight: usize) -> Result<Visit, Error> {
         let depth = self.consumer.waiting();
         // Asked only where something is behind: on some guests a look at the clock is a system call.
@@ -272,7 +279,7 @@ impl One<'_> {
     }
 }
 
-impl Source for One<'_> {
+impl<C: Clock> Source for One<'_, C> {
     fn visit(&mut self, _queue: usize, weight: usize) -> Visit {
         self.round(weight).unwrap_or_else(|error| {
             self.error = Some(error);

@@ -8,14 +8,18 @@
 //! | `changes` | what is reported while connected |
 //! | `closing` | the goodbye, and when pages are freed |
 //! | `orders` | every pair of states, legal and illegal, from either side |
+//! | `beginnings` | every pair of states during the handshake |
+//! | `netback` | a backend that answers states as netback does |
 //! | `service` | a device in service, whose backend breaks the contract or goes |
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod beginnings;
 mod changes;
 mod closing;
 #[path = "../common/mod.rs"]
 mod common;
 mod handshake;
+mod netback;
 mod offer;
 mod orders;
 mod queues;

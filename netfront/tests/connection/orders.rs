@@ -7,7 +7,9 @@ use netback_sim::{peer, Backend, Config};
 use netfront::connection::XenbusState;
 use netfront::{Change, Device, Error};
 
+use crate::beginnings::shake;
 use crate::common::{echo, until, FRONT, PATIENCE};
+use crate::netback::behave;
 use crate::{beside, connected, connection, vif, World};
 
 /// All numbers of states, and one that is none.
@@ -41,6 +43,19 @@ fn whatever_two_states_a_backend_shows_while_connected_its_leaving_is_told_and_t
             }
             assert_eq!(toolstack.front_state(), "6", "{first} then {second}");
             assert!(begun.elapsed() < SOON, "{first} then {second}");
+            // And from where that left the backend, as soon as it behaves, the next connection is made.
+            let begun = Instant::now();
+            let next = beside(connection, |connection| {
+                match shake(connection, PATIENCE) {
+                    // Its answer to the goodbye, which came only now. `serve` tries again, too.
+                    Err(Error::BackendLeft { .. }) => shake(connection, PATIENCE),
+                    once => once,
+                }
+            });
+            behave(&mut toolstack, second, || next.is_finished());
+            let (_, outcome) = next.join().unwrap();
+            outcome.unwrap_or_else(|error| panic!("after {first} and {second}: {error}"));
+            assert!(begun.elapsed() < SOON, "after {first} and {second}");
         }
     }
 }

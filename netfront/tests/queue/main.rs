@@ -7,6 +7,7 @@
 //! | `transmit` | sent packets, a full ring, ids and pages that return |
 //! | `capture` | what a capture has of both |
 //! | `checksums` | the checksum's three states from virtio-net header to virtio-net header |
+//! | `events` | events a packet |
 //! | `hostile` | packets that are wrong, and rings that are broken |
 //! | `late` | what a backend writes into a ring after it has answered |
 //! | `wakeup` | who is rung when, and that no wake-up is lost |
@@ -16,6 +17,7 @@ mod capture;
 mod checksums;
 #[path = "../common/mod.rs"]
 mod common;
+mod events;
 mod hostile;
 mod late;
 mod receive;

@@ -108,6 +108,10 @@ pub struct Serve {
     /// one grant copy call a batch, `map` maps the pages of a batch and unmaps them again
     #[arg(long, value_name = "copy|map", default_value_t = Reach::Copy)]
     pub reach: Reach,
+    /// Take the carrier off, and drop what comes for the guest, when it has posted no pages for a waiting frame for so long;
+    /// 0: never
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub rx_stall_timeout: u64,
     /// Start every frame at offset 0 of its page, as the kernel does; slower
     #[arg(long)]
     pub no_stagger: bool,

@@ -39,6 +39,7 @@ pub fn run(arguments: &Serve) -> Result<ExitCode, Box<dyn Error>> {
         stagger: !arguments.no_stagger,
         spin: Duration::from_micros(arguments.spin),
         strict: !arguments.lenient,
+        rx_stall_timeout: Duration::from_secs(arguments.rx_stall_timeout),
         // A TAP is made here, before the backend shows InitWait: then the toolstack's script looks for it.
         ..Config::new(ground.frontend, peer(arguments, &ground.vif)?)
     };
