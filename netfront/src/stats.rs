@@ -168,7 +168,7 @@ counters! {
     engine_hand_overs,
     /// Times that packets were left in the receive ring, since their consumer was behind.
     engine_held,
-    /// Packets dropped, since their consumer was behind for longer than they may be held.
+    /// Packets dropped, since their consumer was behind: for longer than they may be held, or while others had room.
     engine_dropped,
     /// Times that the thread slept for a short time without asking the backend for an event.
     engine_looks,
