@@ -291,4 +291,8 @@ impl Source for One<'_> {
     fn waiting(&self) -> usize {
         self.waiting
     }
+
+    fn occupancy(&self) -> u32 {
+        self.pressure.occupancy(self.consumer.waiting())
+    }
 }
