@@ -142,7 +142,9 @@ fn an_echo_whose_transmit_ring_is_full_leaves_packets_in_the_receive_ring_and_lo
     let (mut sent, mut answers) = (0, 0);
     until("a held queue", || {
         let room = back.take_posted().min(16);
-        (0..room).for_each(|_| back.deliver(&frame(60, 1)));
+        for _ in 0..room {
+            back.deliver(&frame(60, 1));
+        }
         sent += room;
         receiver.turn(&mut queue, &mut echo).unwrap();
         count(&queue, "engine_held") > 0
