@@ -14,7 +14,7 @@ use netfront::{Offload, OwnedPacket, Queue, QueueConfig};
 use crate::common::{until, Back, World};
 
 const FLOWS: usize = 64;
-const QUEUES: usize = 4;
+pub const QUEUES: usize = 4;
 
 /// A datagram of a flow, with its number.
 pub fn datagram(flow: usize, number: u64) -> Vec<u8> {
@@ -39,7 +39,7 @@ pub fn parse(frame: &[u8]) -> (usize, u64) {
 }
 
 /// What all workers have seen.
-struct Seen {
+pub struct Seen {
     /// The next number of each flow.
     next: Vec<AtomicU64>,
     packets: AtomicU64,
@@ -55,7 +55,7 @@ impl Seen {
         }
     }
 
-    fn packets(&self) -> u64 {
+    pub fn packets(&self) -> u64 {
         self.packets.load(Relaxed)
     }
 }
@@ -89,7 +89,7 @@ impl Work for Check<'_> {
 }
 
 /// Queues with their backends.
-struct Vif {
+pub struct Vif {
     queues: Vec<Queue>,
     backs: Vec<Back>,
     /// The next number of each flow.
@@ -99,7 +99,7 @@ struct Vif {
 }
 
 impl Vif {
-    fn new(queues: usize) -> Self {
+    pub fn new(queues: usize) -> Self {
         let world = World::with_grant_limit(8192);
         let config = QueueConfig {
             rx_pages: 320,
@@ -119,7 +119,7 @@ impl Vif {
 }
 
 /// A backend's side: a flow is in one queue for good.
-fn fill(backs: &mut [Back], next: &mut [u64], at: usize, most: usize) -> u64 {
+pub fn fill(backs: &mut [Back], next: &mut [u64], at: usize, most: usize) -> u64 {
     let queues = backs.len();
     let back = &mut backs[at];
     let room = back.take_posted().min(most);
@@ -136,7 +136,7 @@ fn fill(backs: &mut [Back], next: &mut [u64], at: usize, most: usize) -> u64 {
 }
 
 /// Runs cores in a thread of their own while `drive` plays the backends.
-fn with_cores(
+pub fn with_cores(
     cores: &Cores,
     vif: &mut Vif,
     replies: bool,
