@@ -75,7 +75,10 @@ fn main() -> Result<(), Box<dyn Error>> {
             controls: controls.clone(),
         })
         .collect();
-    let moved = Arc::new(Moved::default());
+    let moved = Arc::new(Moved {
+        queues: device.link().queues as u64,
+        ..Moved::default()
+    });
     let every = common::option_or("--rebind", 0)?;
     if every > 0 {
         let (controls, moved) = (controls.clone(), Arc::clone(&moved));
@@ -144,6 +147,7 @@ fn took(report: &Value, device: &Device, controls: &Controls, moved: &Moved) -> 
         "order_violations": each(&workers, "order_violations").iter().sum::<u64>(),
         "rebindings": moved.times.load(Relaxed),
         "queues_moved": sum("queues_taken"),
+        "settled": moved.settled.load(Relaxed),
         "largest_spread": moved.spread.load(Relaxed),
     })
 }
@@ -151,8 +155,12 @@ fn took(report: &Value, device: &Device, controls: &Controls, moved: &Moved) -> 
 /// What was bound anew.
 #[derive(Default)]
 struct Moved {
+    /// Queues that there are.
+    queues: u64,
     times: AtomicU64,
-    /// The most queues that one event core had more than another, of those that were to have some.
+    /// Times that all queues had come to the event cores that they were bound to, before they were bound anew.
+    settled: AtomicU64,
+    /// The most queues that one of these had more than another then.
     spread: AtomicU64,
 }
 
@@ -160,14 +168,16 @@ impl Moved {
     /// Moves queues between event cores and places of the hash between workers, in an order that repeats in each run.
     fn again(&self, controls: &Controls, every: Duration, event_cores: usize, workers: usize) {
         let mut random = 1u64;
+        let mut named: Vec<usize> = Vec::new();
         while !controls.is_stopping() {
             thread::sleep(every);
+            self.look(controls, &named);
             random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
             // The upper half: the lower bits of such numbers repeat soon.
             let bits = random >> 32;
             let sets = (1u64 << event_cores.clamp(1, 16)) - 1;
             let set = 1 + bits % sets;
-            let named: Vec<usize> = (0..event_cores.min(16))
+            named = (0..event_cores.min(16))
                 .filter(|core| (set >> core) & 1 == 1)
                 .collect();
             // Refused while no cores run.
@@ -178,7 +188,20 @@ impl Moved {
                 controls.remap(|place| (bits >> (place % 16)) as usize % workers);
             }
             self.times.fetch_add(1, Relaxed);
-            self.spread.fetch_max(controls.spread() as u64, Relaxed);
+        }
+    }
+
+    /// Where queues are, by what the event cores count: not what was wanted.
+    fn look(&self, controls: &Controls, named: &[usize]) {
+        let cores = controls.cores();
+        let queues = |core: &usize| cores.get(*core).map_or(0, |core| core.queues.get());
+        let counts: Vec<u64> = named.iter().map(queues).collect();
+        if counts.iter().sum::<u64>() < self.queues {
+            return;
+        }
+        if let (Some(most), Some(least)) = (counts.iter().max(), counts.iter().min()) {
+            self.settled.fetch_add(1, Relaxed);
+            self.spread.fetch_max(most - least, Relaxed);
         }
     }
 }

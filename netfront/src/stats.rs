@@ -166,9 +166,9 @@ counters! {
     engine_time_squeezes,
     /// Activations that ended with packets left, whatever the reason.
     engine_hand_overs,
-    /// Times that packets were left in the receive ring, since their consumer was behind.
+    /// Times that packets were left in the receive ring, since their consumer was behind. A TAP never is.
     engine_held,
-    /// Packets dropped, since their consumer was behind for longer than they may be held.
+    /// Packets dropped, since their consumer was behind: for longer than they may be held, or while others had room. A TAP never is.
     engine_dropped,
     /// Times that the thread slept for a short time without asking the backend for an event.
     engine_looks,

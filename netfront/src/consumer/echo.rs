@@ -18,7 +18,8 @@ const WAITING: usize = 256;
 #[derive(Debug)]
 pub struct Echo {
     waiting: VecDeque<OwnedPacket>,
-    /// Packets dropped because the transmit ring was full for too long.
+    /// Packets dropped by itself: more waited than there is room for, which back-pressure prevents, they were too short to be
+    /// turned around, or the connection ended. What is dropped because the transmit ring was full for too long is `engine_dropped`.
     pub dropped: u64,
 }
 
@@ -48,6 +49,11 @@ impl Consumer for Echo {
         } else {
             self.dropped += 1;
         }
+    }
+
+    /// While the backend does not take what is sent back, the next packets stay in its own ring.
+    fn waiting(&self) -> usize {
+        self.waiting.len()
     }
 
     fn offer(&mut self, queue: &mut Queue, budget: usize) -> Result<usize, Error> {

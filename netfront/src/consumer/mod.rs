@@ -75,7 +75,9 @@ pub trait Consumer {
     fn deliver(&mut self, packet: &mut Packet<'_>);
 
     /// Packets that were delivered and wait for whoever takes them. From a number on
-    /// ([`Limits::high`](crate::engine::pressure::Limits)) the next ones are left in the ring.
+    /// ([`Limits::high`](crate::engine::pressure::Limits)) the next ones are left in the ring. A consumer that is done with a
+    /// packet when [`Self::deliver`] returns has none: as long as it is not done the thread receives nothing, and the
+    /// packets stay in the ring too.
     fn waiting(&self) -> usize {
         0
     }

@@ -4,6 +4,11 @@
 //! `readv` straight into granted pages. Large segments and blank checksums cross as they are, as far
 //! as both sides can.
 //!
+//! The kernel's stack works on a frame within the call that writes it, up to a socket, a bridge or the queue of another interface.
+//! So no frame waits here, and nothing is held for it: while the stack is busy the thread receives nothing. `EAGAIN`, for which
+//! [`TapCounters::drop_full`] is counted, comes only from a kernel that was told to bound what is on its way (`TUNSETSNDBUF`); by
+//! default it does not. What the stack cannot keep it drops and counts itself.
+//!
 //! Of several queues each has a consumer with a queue of the TAP of its own. The kernel chooses by the flow which of them a
 //! frame is read from, and so the queue that it is sent by; which one a received packet comes by is the backend's choice.
 
@@ -38,7 +43,7 @@ counters! {
     read,
     /// Frames dropped: the kernel refused them (the interface is down, or the header makes no sense).
     drop_refused,
-    /// Frames dropped: the interface's queue was full.
+    /// Frames dropped: the kernel had as many on their way as somebody allowed the TAP (TUNSETSNDBUF); by default there is no bound.
     drop_full,
     /// Frames dropped: a blank checksum without a TCP or UDP header.
     drop_checksum,
@@ -315,7 +320,7 @@ impl Consumer for Tap {
         self.counters.system_calls.add(1);
         match self.device.send(&slices) {
             Ok(Sent::Taken) => self.counters.written.add(1),
-            // As a network card does: what the stack does not take in time is lost, and counted.
+            // Not held: where it would be taken later nobody can tell, since what fills the bound may lie in a queue for ever.
             Ok(Sent::Full) => self.counters.drop_full.add(1),
             Ok(Sent::Refused(_)) | Err(_) => self.counters.drop_refused.add(1),
         }

@@ -7,11 +7,13 @@
 //! | --- | --- | --- |
 //! | event | yes, for the k-th packet from here | the event; with k > 1 also a timer, since fewer than k may be all |
 //! | deferred | no | a short timer: the queue is looked at, a few times, before it asks |
-//! | suspended | no | a consumer that polls by itself, as long as it finds something; a long timer if it stops |
 //! | polling | no | nothing: the queue is looked at without end |
 //!
-//! This is the kernel's deferral of hard interrupts and its suspension, both on the ring's index in place of an
-//! interrupt's mask. It is a state machine without a clock or a ring: who drives it does what [`Step`] says.
+//! This is the kernel's deferral of hard interrupts, on the ring's index in place of an interrupt's mask. What the kernel adds for a
+//! process that polls by itself, the suspension of interrupts, needs no state here: nobody but its owner polls a queue, and
+//! one that calls [`Queue::receive`](crate::Queue::receive) in a loop is told nothing until it waits, which arms the ring.
+//!
+//! It is a state machine without a clock or a ring: who drives it does what [`Step`] says.
 //! In every state but polling a packet is looked at within a known time: [`Settings::longest_wait`].
 
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
@@ -95,8 +97,6 @@ pub struct Settings {
     pub defer: Duration,
     /// Looks in a row that find nothing, before the queue asks for an event.
     pub empty_looks: u32,
-    /// Until a queue is looked at whose consumer polled and stopped.
-    pub suspend: Duration,
 }
 
 impl Default for Settings {
@@ -106,7 +106,6 @@ impl Default for Settings {
             bound: Duration::from_micros(50),
             defer: Duration::from_micros(20),
             empty_looks: 2,
-            suspend: Duration::from_millis(20),
         }
     }
 }
@@ -115,7 +114,7 @@ impl Settings {
     /// The longest that a packet may wait in the ring without being looked at, in any mode but polling, which looks
     /// without end.
     pub fn longest_wait(&self) -> Duration {
-        self.bound.max(self.defer).max(self.suspend)
+        self.bound.max(self.defer)
     }
 }
 
@@ -139,7 +138,6 @@ pub enum Step {
 enum State {
     Event,
     Deferred { empty: u32 },
-    Suspended,
 }
 
 /// The moderation of one queue.
@@ -192,8 +190,8 @@ impl Moderation {
     fn adapt(&mut self, packets: usize, posted: u32) -> Step {
         let empty = match self.state {
             State::Deferred { empty } if packets == 0 => empty + 1,
-            // A timer, or an event that came late, after a poll of the consumer's took its packets.
-            State::Event | State::Suspended if packets == 0 => self.settings.empty_looks,
+            // A timer, or an event whose packets an earlier look took.
+            State::Event if packets == 0 => self.settings.empty_looks,
             _ => 0,
         };
         // A single packet is no reason to look again: under light load each packet would cost looks that find
@@ -216,20 +214,6 @@ impl Moderation {
     fn after(&self, posted: u32) -> u32 {
         let half = u32::try_from(self.mean / 32).unwrap_or(u32::MAX);
         half.min(self.settings.packets).min(posted / 4).max(1)
-    }
-
-    /// The consumer has polled the queue by itself and taken so many packets. As long as it finds some no event is
-    /// needed; what it says when it finds none is what a drained queue does.
-    pub fn consumer_polled(&mut self, packets: usize, posted: u32) -> Step {
-        if self.mode == Mode::Adaptive && packets > 0 {
-            self.mean = self.mean - self.mean / 8 + (packets as u64).saturating_mul(2).min(1 << 32);
-            self.state = State::Suspended;
-            return Step::Wait(self.settings.suspend);
-        }
-        if self.state == State::Suspended {
-            self.state = State::Deferred { empty: 0 };
-        }
-        self.drained(packets, posted)
     }
 }
 
@@ -322,39 +306,24 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_consumer_that_polls_needs_no_event_until_it_finds_nothing() {
-        let settings = Settings::default();
-        let mut queue = busy();
-        for _ in 0..10 {
-            assert_eq!(queue.consumer_polled(8, 256), Step::Wait(settings.suspend));
-        }
-        assert_eq!(queue.consumer_polled(0, 256), Step::Wait(settings.defer));
-        assert!(matches!(queue.drained(0, 256), Step::Arm { .. }));
-    }
-
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         /// No packet is forgotten: a queue is armed for the next packet, or looked at within the longest wait.
         #[test]
         fn a_packet_is_looked_at_within_the_longest_wait(
-            calls in prop::collection::vec((any::<bool>(), 0..400usize, 0..257u32, 0..6u8), 1..100),
+            calls in prop::collection::vec((0..400usize, 0..257u32, 0..6u8), 1..100),
         ) {
             let settings = Settings::default();
             let mut queue = Moderation::new(Mode::Adaptive, settings);
-            for (polled, packets, posted, mode) in calls {
+            for (packets, posted, mode) in calls {
                 match mode {
                     0 => queue.set_mode(Mode::Interrupt),
                     1 => queue.set_mode(Mode::Poll),
                     2 => queue.set_mode(Mode::Adaptive),
                     _ => {}
                 }
-                let step = match polled {
-                    true => queue.consumer_polled(packets, posted),
-                    false => queue.drained(packets, posted),
-                };
-                match step {
+                match queue.drained(packets, posted) {
                     Step::Arm { after, within } => {
                         prop_assert!(after >= 1);
                         prop_assert!(after == 1 || within.is_some_and(|w| w <= settings.longest_wait()));

@@ -9,10 +9,14 @@
 //! for more than ten seconds, and after sixty without a free slot takes the carrier off, of all queues. So packets are
 //! held for a bounded time only. After that they are taken, and those whose consumer has no room are dropped and counted,
 //! until there is room again.
+//!
+//! Of several consumers one that is behind does not have the queue held: the ring is read in order, and packets for the others
+//! would wait behind its own. It has twice [`Limits::high`] packets waiting, and what comes for it then is dropped and counted, before a
+//! buffer is built. So packets stay in the ring when all are behind.
 
 use std::time::Duration;
 
-/// What a consumer is given before its queue is held.
+/// What a consumer is given before its queue is held; of several, what each is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Packets on their way to the consumer, at which its queue is held. More of them is more throughput in bursts
@@ -37,7 +41,7 @@ impl Default for Limits {
 pub enum Room {
     /// Take up to so many packets and hand them on.
     Take(usize),
-    /// Leave them in the ring.
+    /// Leave them in the ring: no consumer has room.
     Hold,
     /// Take up to so many, and drop those whose consumer has no room.
     Drop(usize),
@@ -65,7 +69,7 @@ impl Pressure {
     }
 
     /// What a visit of `weight` may do, where `depth` packets are on their way to the consumer; of several consumers, to
-    /// the one that has most.
+    /// the one that has fewest: the packets of one that is behind are then for the caller to drop.
     pub fn room(&mut self, now: Duration, weight: usize, depth: usize) -> Room {
         let room = self.limits.high.saturating_sub(depth);
         if room > 0 {

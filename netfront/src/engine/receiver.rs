@@ -298,4 +298,8 @@ impl<C: Clock> Source for One<'_, C> {
     fn waiting(&self) -> usize {
         self.waiting
     }
+
+    fn occupancy(&self) -> u32 {
+        self.pressure.occupancy(self.consumer.waiting())
+    }
 }

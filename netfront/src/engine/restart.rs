@@ -204,7 +204,10 @@ impl std::str::FromStr for Policy {
             "burst" => Ok(Self::PollBurst),
             number => match number.parse() {
                 Ok(rounds) if rounds > 0 => Ok(Self::Fixed(rounds)),
-                _ => Err("wanted adaptive, time, burst or a number of rounds from 1 on".into()),
+                _ => Err(format!(
+                    "wanted adaptive, time, burst or a number of rounds from 1 to {}",
+                    u32::MAX
+                )),
             },
         }
     }
@@ -269,6 +272,8 @@ mod tests {
         for wrong in ["0", "-1", "", "fixed", "99999999999"] {
             assert!(wrong.parse::<Policy>().is_err(), "{wrong}");
         }
+        let why = "99999999999".parse::<Policy>().expect_err("too many");
+        assert!(why.ends_with("from 1 to 4294967295"), "{why}");
     }
 
     /// S-2, S-3: a fixed count stays what it is, whatever is left behind.

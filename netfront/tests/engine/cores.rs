@@ -14,10 +14,10 @@ use netfront::{Offload, OwnedPacket, Queue, QueueConfig};
 use crate::common::{until, Back, World};
 
 const FLOWS: usize = 64;
-const QUEUES: usize = 4;
+pub const QUEUES: usize = 4;
 
 /// A datagram of a flow, with its number.
-fn datagram(flow: usize, number: u64) -> Vec<u8> {
+pub fn datagram(flow: usize, number: u64) -> Vec<u8> {
     let mut frame = vec![0; 50];
     frame[12..14].copy_from_slice(&[8, 0]);
     frame[14] = 0x45;
@@ -32,14 +32,14 @@ fn datagram(flow: usize, number: u64) -> Vec<u8> {
 }
 
 /// Flow and number of a datagram.
-fn parse(frame: &[u8]) -> (usize, u64) {
+pub fn parse(frame: &[u8]) -> (usize, u64) {
     let port = u16::from_be_bytes(frame[34..36].try_into().unwrap());
     let number = u64::from_be_bytes(frame[42..50].try_into().unwrap());
     (usize::from(port) - 1000, number)
 }
 
 /// What all workers have seen.
-struct Seen {
+pub struct Seen {
     /// The next number of each flow.
     next: Vec<AtomicU64>,
     packets: AtomicU64,
@@ -55,7 +55,7 @@ impl Seen {
         }
     }
 
-    fn packets(&self) -> u64 {
+    pub fn packets(&self) -> u64 {
         self.packets.load(Relaxed)
     }
 }
@@ -89,7 +89,7 @@ impl Work for Check<'_> {
 }
 
 /// Queues with their backends.
-struct Vif {
+pub struct Vif {
     queues: Vec<Queue>,
     backs: Vec<Back>,
     /// The next number of each flow.
@@ -99,7 +99,7 @@ struct Vif {
 }
 
 impl Vif {
-    fn new(queues: usize) -> Self {
+    pub fn new(queues: usize) -> Self {
         let world = World::with_grant_limit(8192);
         let config = QueueConfig {
             rx_pages: 320,
@@ -119,7 +119,7 @@ impl Vif {
 }
 
 /// A backend's side: a flow is in one queue for good.
-fn fill(backs: &mut [Back], next: &mut [u64], at: usize, most: usize) -> u64 {
+pub fn fill(backs: &mut [Back], next: &mut [u64], at: usize, most: usize) -> u64 {
     let queues = backs.len();
     let back = &mut backs[at];
     let room = back.take_posted().min(most);
@@ -136,7 +136,7 @@ fn fill(backs: &mut [Back], next: &mut [u64], at: usize, most: usize) -> u64 {
 }
 
 /// Runs cores in a thread of their own while `drive` plays the backends.
-fn with_cores(
+pub fn with_cores(
     cores: &Cores,
     vif: &mut Vif,
     replies: bool,
@@ -166,7 +166,7 @@ fn with_cores(
             Ok::<(), netfront::Error>(())
         });
         // A test that fails must not wait for the cores for ever.
-        let stops = StopsAtTheEnd(&controls);
+        let stops = Stops(&controls);
         until("the cores", || !controls.cores().is_empty());
         *sent += drive(backs, next, &seen, &controls, &gate);
         drop(stops);
@@ -175,9 +175,10 @@ fn with_cores(
     (seen, controls)
 }
 
-struct StopsAtTheEnd<'c>(&'c Controls);
+/// Ends the cores, also when the test fails.
+pub struct Stops<'c>(pub &'c Controls);
 
-impl Drop for StopsAtTheEnd<'_> {
+impl Drop for Stops<'_> {
     fn drop(&mut self) {
         self.0.stop();
     }
@@ -205,10 +206,16 @@ fn sum(controls: &Controls, name: &str) -> u64 {
 /// worker stands for twenty packets at least.
 fn keep_their_order(activation: Activation) {
     const PACKETS: u64 = 40_000;
+    // So many are on their way at once, and a lane holds more: however far one worker is behind the other, none is dropped.
+    const AT_ONCE: usize = 4096;
     let mut vif = Vif::new(QUEUES);
     let cores = Cores::default()
         .event_cores(2)
         .workers(2)
+        .limits(netfront::engine::pressure::Limits {
+            high: AT_ONCE,
+            ..Default::default()
+        })
         .activation(activation)
         .check_order()
         .unpinned();
@@ -218,7 +225,8 @@ fn keep_their_order(activation: Activation) {
         let mut sent = 0;
         until("all packets sent", || {
             for at in 0..QUEUES {
-                sent += fill(backs, next, at, 256);
+                let room = AT_ONCE.saturating_sub((sent - seen.packets()) as usize);
+                sent += fill(backs, next, at, room.min(256));
             }
             match random.below(4) {
                 0 => {

@@ -9,6 +9,8 @@
 //! | `order` | packets of a connection keep their order over any changes of workers and cores |
 //! | `lanes` | the worker's side: its lanes are polled like queues |
 //! | `receiver` | a queue and its consumer, by all of these |
+//! | `behind` | workers that are behind, one of two or both |
+//! | `bound` | where queues are, and their packets come |
 //! | `cores` | queues on event cores, with workers or without, in threads |
 //! | `pending` | kinds of deferred work, the lowest first |
 //! | `fate` | a program decides about a packet before its buffer is built, and after |
@@ -17,6 +19,8 @@
 //! What they do together, under load, is in the package `netfront-tests`, `tests/engine`.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod behind;
+mod bound;
 #[path = "../common/mod.rs"]
 mod common;
 mod cores;

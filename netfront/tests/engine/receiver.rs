@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use netfront::consumer::Echo;
 use netfront::engine::bottom_half::Budgets;
 use netfront::engine::moderation::{Mode, SharedMode};
 use netfront::engine::receiver::{Receiver, Tuning};
 use netfront::engine::restart::Policy;
+
 use netfront::{Consumer, Packet, Queue, QueueConfig, Wake};
 
 use crate::common::{count, frame, until, Back, World};
@@ -108,6 +110,54 @@ fn the_limit_grows_while_packets_are_left_behind() {
     assert_eq!(count(&own.queue, "engine_limit"), 20);
     assert_eq!(own.turn(), 20 * 8);
     assert_eq!(own.turn(), 10);
+}
+
+/// S-3: packets that a consumer cannot keep up with are no reason to take more of them at a time.
+#[test]
+fn the_limit_does_not_grow_while_the_consumer_is_more_than_half_behind() {
+    let mut own = Loop::new(Tuning {
+        budgets: Budgets {
+            weight: 8,
+            time: Duration::from_secs(3600),
+            ..Budgets::default()
+        },
+        ..Tuning::default()
+    });
+    own.consumer.behind = own.tuning.limits.high / 2;
+    own.deliver(250);
+    assert_eq!(own.turn(), 10 * 8);
+    assert_eq!(count(&own.queue, "engine_limit"), 10);
+    own.consumer.behind = 0;
+    assert_eq!(own.turn(), 10 * 8);
+    assert_eq!(count(&own.queue, "engine_limit"), 20);
+}
+
+/// S-3: what `netfront run --echo` has: while the backend does not take what is sent back, it is not sent more.
+#[test]
+fn an_echo_whose_transmit_ring_is_full_leaves_packets_in_the_receive_ring_and_loses_none() {
+    let world = World::new();
+    let (mut queue, mut back) = world.pair(&QueueConfig::default());
+    let mut receiver = Receiver::new(Arc::new(Tuning::default()));
+    let mut echo = Echo::default();
+    let (mut sent, mut answers) = (0, 0);
+    until("a held queue", || {
+        let room = back.take_posted().min(16);
+        for _ in 0..room {
+            back.deliver(&frame(60, 1));
+        }
+        sent += room;
+        receiver.turn(&mut queue, &mut echo).unwrap();
+        count(&queue, "engine_held") > 0
+    });
+    until("all answers", || {
+        while back.fetch().is_some() {
+            answers += 1;
+        }
+        back.publish();
+        receiver.turn(&mut queue, &mut echo).unwrap();
+        answers == sent
+    });
+    assert_eq!((echo.dropped, count(&queue, "engine_dropped")), (0, 0));
 }
 
 #[test]

@@ -111,8 +111,9 @@ fn the_top_half_takes_events_and_touches_no_packet() {
     );
 }
 
+/// N-1: what the kernel suspends interrupts for, a process that polls by itself, takes no event here as long as it does not wait.
 #[test]
-fn a_backend_is_not_asked_for_events_while_the_queue_works() {
+fn a_program_that_polls_is_rung_for_nothing_until_it_waits() {
     let world = World::new();
     let (mut queue, mut back) = world.pair(&QueueConfig::default());
     let mut rung = 0;
@@ -122,6 +123,12 @@ fn a_backend_is_not_asked_for_events_while_the_queue_works() {
         receive_all(&mut queue);
     }
     assert_eq!(rung, 1, "the first, for which a fresh ring asks");
+    // Looks that find nothing ask for none either, and what came after the last is found by the wait.
+    assert!(receive_all(&mut queue).is_empty());
+    back.deliver(&frame(100, 1));
+    assert_eq!(back.notify[0], xen_ring::Notify::NotNeeded);
+    assert_eq!(queue.wait(PATIENCE).unwrap(), Wake::Work);
+    assert_eq!(receive_all(&mut queue).len(), 1);
     assert!(!queue.arm().unwrap());
     back.deliver(&frame(100, 1));
     assert_eq!(back.notify[0], xen_ring::Notify::Needed);

@@ -197,4 +197,14 @@ fn stop_ends_the_driver_in_order_and_later_commands_say_that_none_runs() {
     }
     let named = world.command(&["status", "--vif", "0"]);
     assert_eq!(named.status.code(), Some(69), "{named:?}");
+    // One that is named is not looked for, and what helps is the same.
+    for command in ["mode", "kick", "stats"] {
+        let named = world.command(&[command, "--vif", "7"]);
+        assert_eq!(named.status.code(), Some(69), "{named:?}");
+        let errors = String::from_utf8(named.stderr).unwrap();
+        assert!(
+            errors.contains("vif7") && errors.contains("`netfront run` starts one"),
+            "{errors}"
+        );
+    }
 }

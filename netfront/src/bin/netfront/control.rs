@@ -139,19 +139,19 @@ pub fn order(path: &Path, command: &str) -> Result<Value, Failure> {
 
 /// The same with a question that has more to say than its command.
 pub fn tell(path: &Path, question: &Value) -> Result<Value, Failure> {
-    let reply = ask(path, question).map_err(unanswered(path, "is `netfront run` up?"))?;
+    let reply = ask(path, question).map_err(unanswered(path, "netfront run"))?;
     accepted(reply)
 }
 
-/// For `map_err`: nobody answers at `path`. That nobody is there is no failure of anything.
-pub fn unanswered(path: &Path, question: &str) -> impl FnOnce(std::io::Error) -> Failure {
-    let (path, question) = (path.display().to_string(), question.to_owned());
+/// For `map_err`: nobody answers at `path`, whom the command `starts` would start. That nobody is there is no failure of anything.
+pub fn unanswered(path: &Path, starts: &str) -> impl FnOnce(std::io::Error) -> Failure {
+    let path = path.display().to_string();
+    let absent = format!(
+        "no netfront runs here that answers at {path}: `{starts}` starts one, `netfront status` shows those that run"
+    );
     move |error| match error.kind() {
-        ErrorKind::NotFound | ErrorKind::ConnectionRefused => Failure::NotHere(format!(
-            "no netfront answers at {path}: {question} `netfront status` shows which vifs have a \
-             driver"
-        )),
-        _ => Failure::io(format!("asking at {path} ({question})"))(error),
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => Failure::NotHere(absent),
+        _ => Failure::io(format!("asking at {path}"))(error),
     }
 }
 

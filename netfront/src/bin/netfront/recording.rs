@@ -23,8 +23,8 @@ use crate::failure::Failure;
 /// it says of it.
 pub fn into(path: &Path, which: &Which, question: &Value) -> Result<Value, Failure> {
     let place = which.one()?;
-    let socket = UnixStream::connect(&place.socket)
-        .map_err(unanswered(&place.socket, "is `netfront run` up?"))?;
+    let socket =
+        UnixStream::connect(&place.socket).map_err(unanswered(&place.socket, "netfront run"))?;
     let stdout = std::io::stdout();
     let own = match path.as_os_str() == "-" {
         true => None,

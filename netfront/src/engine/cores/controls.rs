@@ -137,7 +137,8 @@ impl Controls {
         Ok(())
     }
 
-    /// How many queues the core with most has more than the one with least, of those that are to have some.
+    /// How many queues the core with most is to have more than the one with least, of those that are to have some. Where they are
+    /// now, [`CoreStats::queues`] of [`Self::cores`] tells: a queue moves when its packets are worked on.
     pub fn spread(&self) -> usize {
         let wanted = lock(&self.0.wanted);
         wanted.binding.as_ref().map_or(0, Binding::spread)

@@ -23,9 +23,9 @@ counters! {
     time_squeezes,
     /// Activations that ended with queues left, whatever the reason.
     hand_overs,
-    /// Visits that left packets in the ring, since a worker was behind.
+    /// Visits that left packets in the ring, since all workers were behind.
     held,
-    /// Packets dropped, since a worker was behind for longer than they may be held.
+    /// Packets dropped, since their worker was behind: while others had room, or for longer than packets may be held.
     dropped,
     /// Times that a queue was looked at for its timer, without an event.
     looks,

@@ -114,6 +114,8 @@ impl<'r, 'q, W: Work> EventCore<'r, 'q, W> {
         let _all = EndsAll(running);
         let _punctual = Punctual::begin();
         let vector = Self::vector();
+        // What an earlier run left of it is not so any more.
+        self.tell_queues();
         while !running.is_ending() {
             let raised = self.signal.pending.take();
             self.floor.stats.raised.add((!raised.is_empty()).into());
@@ -202,8 +204,6 @@ impl<'r, 'q, W: Work> EventCore<'r, 'q, W> {
         let limit = self.half.policy().limit();
         stats.limit.set(limit.into());
         stats.limits.record(limit);
-        let queues = self.floor.seats.iter().flatten().count();
-        stats.queues.set(queues as u64);
         if let Out::Away { steering, .. } = &self.floor.out {
             self.told.tell_steering(stats, steering.counters());
             stats.lane_depth.set(steering.depth() as u64);

@@ -68,11 +68,12 @@ impl<'q, W: Work> Floor<'_, 'q, W> {
         self.seats.get_mut(number)?.as_mut()
     }
 
-    /// Packets on their way to the worker that has most of them.
+    /// Packets on their way to the worker that has fewest of them. Queues are held only when that has no room either: one worker
+    /// that is behind must not stop the packets of the others.
     pub fn depth(&self) -> usize {
         match &self.out {
             Out::Here { work, .. } => work.waiting(),
-            Out::Away { steering, .. } => steering.depth(),
+            Out::Away { steering, .. } => steering.least_depth(),
         }
     }
 
@@ -139,14 +140,14 @@ impl<'q, W: Work> Floor<'_, 'q, W> {
                 }
                 let connection = Connection::of(packet.head());
                 *arrived += 1;
-                let packet = Arrived {
+                // Its worker is asked for room before anything is paid for the packet: no page, no allocation.
+                let sent = steering.send_made(connection, || Arrived {
                     queue: number,
                     number: *arrived,
                     is_late: false,
                     packet: packet.detach(),
-                };
-                // A lane holds more than is ever taken for it, except while packets are dropped.
-                lost += usize::from(steering.send_of(connection, packet).is_err());
+                });
+                lost += usize::from(sent.is_err());
             })?,
         };
         self.stats.filtered.add(filtered);
@@ -236,7 +237,10 @@ impl<W: Work> Source for Floor<'_, '_, W> {
     }
 
     fn occupancy(&self) -> u32 {
-        let depth = self.depth();
+        let depth = match &self.out {
+            Out::Here { work, .. } => work.waiting(),
+            Out::Away { steering, .. } => steering.depth(),
+        };
         let seat = self.seats.iter().flatten().next();
         seat.map_or(0, |seat| seat.pressure.occupancy(depth))
     }

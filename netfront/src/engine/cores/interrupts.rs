@@ -24,7 +24,7 @@ struct Interrupt {
 pub(super) struct Interrupts {
     queues: Vec<Interrupt>,
     cpus: Vec<usize>,
-    /// What was refused was told: it will be refused with each move.
+    /// What was refused was told: it may be refused with each move.
     told: AtomicBool,
 }
 
@@ -47,17 +47,32 @@ impl Interrupts {
     /// Has the interrupts of a queue come to this event core from now on (L-15). Returns how many there are: none on the
     /// simulated Xen, where nothing is pinned, and if they come there already.
     pub fn follow(&self, queue: usize, core: usize) -> usize {
+        self.follow_by(queue, core, pin_interrupts)
+    }
+
+    /// The same, where `pin` is what has the kernel do it.
+    fn follow_by(
+        &self,
+        queue: usize,
+        core: usize,
+        pin: impl FnOnce(&str, &[usize]) -> Result<usize, String>,
+    ) -> usize {
         let Some(own) = self.queues.get(queue) else {
             return 0;
         };
         let cpu = self.cpus.get(core).filter(|_| !own.is_shared);
         let cpus = cpu.map_or(&self.cpus[..], std::slice::from_ref);
-        if cpus.is_empty() || own.name.is_empty() || own.at.swap(core, Ordering::Relaxed) == core {
+        if cpus.is_empty() || own.name.is_empty() || own.at.load(Ordering::Relaxed) == core {
             return 0;
         }
-        match pin_interrupts(&own.name, cpus) {
-            Ok(interrupts) => interrupts,
+        match pin(&own.name, cpus) {
+            Ok(interrupts) => {
+                own.at.store(core, Ordering::Relaxed);
+                interrupts
+            }
             Err(why) => {
+                // Of several some may have been moved: the next time all of them are, wherever that is to.
+                own.at.store(NOWHERE, Ordering::Relaxed);
                 if !self.told.swap(true, Ordering::Relaxed) {
                     tracing::warn!("{why}");
                 }
@@ -91,6 +106,24 @@ mod tests {
         assert_eq!(of(&["nf99q0"], &[0]).follow(7, 0), 0);
         // No interrupt has such a name.
         assert_eq!(of(&["no such interrupt"], &[0]).follow(0, 0), 0);
+    }
+
+    /// L-15: whoever lets the interrupts be moved later, or keeps irqbalance off them, finds them moved the next time.
+    #[test]
+    fn what_was_refused_is_tried_again_the_next_time_and_what_was_done_is_not() {
+        let interrupts = of(&["nf0q0"], &[4, 5]);
+        let refuses = |_: &str, _: &[usize]| Err("refused".to_owned());
+        let moves = |core: usize| {
+            interrupts.follow_by(0, core, |name, cpus| {
+                assert_eq!((name, cpus), ("nf0q0", &[4 + core][..]));
+                Ok(2)
+            })
+        };
+        assert_eq!(interrupts.follow_by(0, 1, refuses), 0);
+        assert_eq!(moves(1), 2, "the same core");
+        assert_eq!(moves(1), 0, "they come there already");
+        assert_eq!(interrupts.follow_by(0, 0, refuses), 0);
+        assert_eq!(moves(1), 2, "some may have been moved away");
     }
 
     #[test]

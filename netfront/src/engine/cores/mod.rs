@@ -194,7 +194,8 @@ impl Cores {
         self
     }
 
-    /// How many packets may be on their way to a worker before the next ones are left in the ring, and for how long.
+    /// How many packets may be on their way to each worker before the next ones are left in the ring, and for how long. If some
+    /// workers have room, those of one that has twice as many are dropped (counted as `dropped`).
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;

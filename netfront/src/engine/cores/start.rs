@@ -218,7 +218,8 @@ impl Ways {
             let bell = Arc::new(Bell::new());
             let (mut lanes, mut back) = (Vec::new(), Vec::new());
             for ((to, from), signal) in to.iter_mut().zip(&mut from).zip(signals) {
-                // Twice what is held back for, so that a lane is full only while packets are dropped.
+                // Twice what is held back for: of one worker a lane is full only while packets are dropped, and of several one may
+                // be that far behind the others.
                 let (sender, receiver): (LaneSender<Steered<Arrived>>, _) =
                     lane(2 * cores.limits.high.max(WEIGHT));
                 lanes.push(receiver);

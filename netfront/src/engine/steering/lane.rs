@@ -22,6 +22,8 @@ struct Shared<T> {
 pub struct LaneSender<T> {
     shared: Arc<Shared<T>>,
     sent: u64,
+    /// What the worker had finished when it was last asked: by now it may be more.
+    seen: u64,
 }
 
 /// The worker's end.
@@ -40,6 +42,7 @@ pub fn lane<T>(capacity: usize) -> (LaneSender<T>, LaneReceiver<T>) {
     let sender = LaneSender {
         shared: Arc::clone(&shared),
         sent: 0,
+        seen: 0,
     };
     (sender, LaneReceiver { shared, taken: 0 })
 }
@@ -53,6 +56,17 @@ impl<T> LaneSender<T> {
         self.shared.queue.push(packet)?;
         self.sent += 1;
         Ok(())
+    }
+
+    /// Whether the next [`Self::send`] finds room. As long as that follows from what the worker was seen to have finished, no
+    /// word is read that it writes.
+    pub(super) fn has_room(&mut self) -> bool {
+        let capacity = self.shared.queue.capacity() as u64;
+        if self.sent.saturating_sub(self.seen) < capacity {
+            return true;
+        }
+        self.seen = self.finished();
+        self.sent.saturating_sub(self.seen) < capacity || !self.shared.queue.is_full()
     }
 
     /// Packets that were put in since the beginning.
@@ -126,6 +140,26 @@ mod tests {
             (receiver.take(), receiver.take(), receiver.take()),
             (Some('b'), Some('c'), None)
         );
+    }
+
+    #[test]
+    fn a_lane_has_room_for_what_its_worker_took_out_and_the_sender_need_not_be_told() {
+        let (mut sender, mut receiver) = lane(2);
+        let mut can_send = |packet| (sender.has_room(), sender.send(packet).is_ok());
+        assert_eq!(can_send(0), (true, true));
+        assert_eq!(can_send(1), (true, true));
+        assert_eq!(can_send(2), (false, false));
+        receiver.take();
+        assert_eq!(can_send(3), (true, true), "taken, but not finished");
+        assert_eq!(can_send(4), (false, false));
+        receiver.finish(1);
+        assert_eq!(can_send(5), (false, false), "finished, but two are in it");
+        receiver.take();
+        receiver.take();
+        receiver.finish(2);
+        assert_eq!(can_send(6), (true, true));
+        assert_eq!(can_send(7), (true, true));
+        assert_eq!(can_send(8), (false, false));
     }
 
     #[test]

@@ -142,28 +142,41 @@ impl<T> Steering<T> {
     /// # Errors
     /// The packet, if the lane is full.
     pub fn send_of(&mut self, connection: Option<Connection>, packet: T) -> Result<usize, T> {
+        self.send_made(connection, || packet).map_err(|make| make())
+    }
+
+    /// As [`Self::send_of`], of a packet that is made only if its worker has room: what is dropped has cost a look at its
+    /// connection, and no page or allocation.
+    ///
+    /// # Errors
+    /// What would have made the packet, if the lane is full.
+    pub fn send_made<F: FnOnce() -> T>(
+        &mut self,
+        connection: Option<Connection>,
+        make: F,
+    ) -> Result<usize, F> {
         let hash = self.hash(connection.as_ref());
         let way = self
             .table
             .way(connection.as_ref(), hash, finished(&self.workers));
         let index = way.worker();
         let Some(worker) = self.workers.get_mut(index) else {
-            return Err(packet);
+            return Err(make);
         };
-        match worker.lane.send(Steered { connection, packet }) {
-            Ok(()) => {
-                way.sent(worker.lane.sent());
-                if let Some(touched) = self.touched.get_mut(index) {
-                    *touched = true;
-                }
-                self.counters.sent += 1;
-                Ok(index)
-            }
-            Err(back) => {
-                self.counters.full += 1;
-                Err(back.packet)
-            }
+        if !worker.lane.has_room() {
+            self.counters.full += 1;
+            return Err(make);
         }
+        let packet = make();
+        // Nobody else puts anything into this lane: it takes what it had room for.
+        if worker.lane.send(Steered { connection, packet }).is_ok() {
+            way.sent(worker.lane.sent());
+            self.counters.sent += 1;
+        }
+        if let Some(touched) = self.touched.get_mut(index) {
+            *touched = true;
+        }
+        Ok(index)
     }
 
     /// The round is over: calls `wake` for each worker that got packets and sleeps, once.
@@ -181,10 +194,19 @@ impl<T> Steering<T> {
         }
     }
 
-    /// Packets on their way to the worker that has most: for [`super::pressure::Pressure`].
+    /// Packets on their way to the worker that has most: how far the slowest is behind.
     pub fn depth(&self) -> usize {
-        let depths = self.workers.iter().map(|worker| worker.lane.depth());
-        depths.max().unwrap_or(0)
+        self.depths().max().unwrap_or(0)
+    }
+
+    /// Packets on their way to the worker that has fewest: for [`super::pressure::Pressure`]. As long as one has room the
+    /// others must not hold up its packets, which may be anywhere in the ring.
+    pub fn least_depth(&self) -> usize {
+        self.depths().min().unwrap_or(0)
+    }
+
+    fn depths(&self) -> impl Iterator<Item = usize> + '_ {
+        self.workers.iter().map(|worker| worker.lane.depth())
     }
 
     /// The least room of any lane.

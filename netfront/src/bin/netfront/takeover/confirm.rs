@@ -142,7 +142,7 @@ pub fn nothing_to_confirm() -> Value {
 pub fn confirm(args: &Order) -> Result<(), Failure> {
     let place = args.which.one()?;
     let reply = control::ask(&place.socket, &json!({ "command": "confirm" })).map_err(
-        control::unanswered(&place.socket, "is `netfront run --take-over` up?"),
+        control::unanswered(&place.socket, "netfront run --take-over"),
     )?;
     if let Some(error) = reply["error"].as_str() {
         return Err(Failure::NotHere(error.into()));

@@ -112,6 +112,7 @@ impl<W: Work> EventCore<'_, '_, W> {
             }
         }
         if self.arriving.len() < before {
+            self.tell_queues();
             self.let_go();
         }
         let more = self.more();
@@ -137,6 +138,12 @@ impl<W: Work> EventCore<'_, '_, W> {
         self.hand_over();
     }
 
+    /// How many it has now: also of a core that has given all away and does nothing else any more.
+    pub(super) fn tell_queues(&self) {
+        let queues = self.floor.seats.iter().flatten().count();
+        self.floor.stats.queues.set(queues as u64);
+    }
+
     /// Gives away what was let go of.
     pub(super) fn hand_over(&mut self) {
         while let Some(number) = self.floor.leaving.pop() {
@@ -153,6 +160,8 @@ impl<W: Work> EventCore<'_, '_, W> {
             let Some(mut seat) = self.floor.seats.get_mut(number).and_then(Option::take) else {
                 continue;
             };
+            // Before the next core can tell that it has it: a queue is counted once or, on its way, not at all.
+            self.tell_queues();
             seat.look_at = None;
             let drain = match &self.floor.out {
                 Out::Away { steering, .. } => Some(steering.drain()),
