@@ -24,7 +24,8 @@ pub fn fixed() -> impl Iterator<Item = Policy> {
     all.filter(|policy| matches!(policy, Policy::Fixed(_)))
 }
 
-/// How the engine is set by default, but for this.
+/// The engine with this policy, told of packets by events: the table's setting. What has to hold has to hold in the default
+/// mode too ([`MODES`]).
 pub fn with(policy: Policy, pressure: bool) -> Setting {
     Setting {
         policy,
@@ -32,6 +33,9 @@ pub fn with(policy: Policy, pressure: bool) -> Setting {
         mode: Mode::Interrupt,
     }
 }
+
+/// The modes that sleep; the second is the default. A core that polls has no application beside it.
+pub const MODES: [Mode; 2] = [Mode::Interrupt, Mode::Adaptive];
 
 /// Capturing beside a process that takes the core whenever it is handed over.
 pub fn capture(parameters: &Parameters) -> Vec<Scenario> {
@@ -112,9 +116,9 @@ pub fn at_load(parameters: &Parameters, percent: u64, mode: Mode) -> (String, Se
     (scenario.name, seen)
 }
 
-/// The best goodput that any fixed limit has in this scenario, with back-pressure or without.
-pub fn best_fixed(parameters: &Parameters, scenario: &Scenario) -> f64 {
+/// The best goodput that any fixed limit has in this scenario, with back-pressure or without, in the same mode.
+pub fn best_fixed(parameters: &Parameters, scenario: &Scenario, mode: Mode) -> f64 {
     let runs = fixed().flat_map(|policy| [with(policy, false), with(policy, true)]);
-    runs.map(|setting| run(parameters, scenario, setting).kpps())
+    runs.map(|setting| run(parameters, scenario, Setting { mode, ..setting }).kpps())
         .fold(0.0, f64::max)
 }
