@@ -10,7 +10,7 @@ use netfront_tests::engine::many_cores;
 use netfront_tests::engine::one_core::{run, Seen, Setting};
 use netfront_tests::engine::parameters::Parameters;
 use netfront_tests::engine::scenarios::{
-    at_load, best_fixed, capture, shared, with, LOADS, MODES, POLICIES,
+    at_load, best_fixed, capture, holding, holds, shared, stopping, with, LOADS, MODES, POLICIES,
 };
 use netfront_tests::engine::table;
 use netfront_tests::engine::ways::Way;
@@ -18,15 +18,23 @@ use netfront_tests::engine::ways::Way;
 /// The committed world, and each that differs in one parameter.
 fn worlds() -> Vec<(String, Parameters)> {
     let committed = Parameters::committed();
-    let mut worlds = committed.variations();
+    with_itself(committed.variations(), committed)
+}
+
+fn with_itself(
+    mut worlds: Vec<(String, Parameters)>,
+    committed: Parameters,
+) -> Vec<(String, Parameters)> {
     worlds.push(("as committed".into(), committed));
     worlds
 }
 
-/// Each of these worlds in each mode of [`MODES`].
+/// Those that differ for one core, in each mode of [`MODES`].
 fn worlds_in_each_mode() -> impl Iterator<Item = (Mode, String, Parameters)> {
     MODES.into_iter().flat_map(|mode| {
-        let worlds = worlds().into_iter();
+        let committed = Parameters::committed();
+        let worlds = with_itself(committed.variations_of_one_core(), committed);
+        let worlds = worlds.into_iter();
         worlds.map(move |(world, parameters)| (mode, world, parameters))
     })
 }
@@ -131,6 +139,52 @@ fn without_back_pressure_a_large_limit_is_a_livelock() {
         });
         let most = wasted.fold(0.0, f64::max);
         assert!(most > 50.0, "{mode}: {most} % thrown away at most");
+    }
+}
+
+/// S-3: packets whose consumer stopped are held, then dropped and counted, so that the ring never stands still for long; what
+/// comes when it goes on is delivered. Held for longer than that, all is left to the backend.
+#[test]
+fn packets_of_a_consumer_that_stopped_are_dropped_after_their_time_and_not_before() {
+    for (mode, world, parameters) in worlds_in_each_mode() {
+        let scenario = stopping(&parameters);
+        let [short, long] = holds(&parameters).map(|hold| {
+            run(
+                &parameters,
+                &scenario,
+                Setting {
+                    mode,
+                    ..holding(hold)
+                },
+            )
+        });
+        let what = format!("{mode}; {world}");
+        let is_all_told = |seen: &Seen| {
+            // What is under way at the beginning and at the end is in no other count.
+            let room =
+                parameters.ring_slots + parameters.backend_packets + parameters.queue_packets;
+            let told = seen.delivered + seen.lost + seen.dropped + seen.wasted;
+            told.abs_diff(seen.offered) <= room
+        };
+        assert!(is_all_told(&short) && is_all_told(&long), "{what}");
+        assert_eq!((short.wasted, long.wasted), (0, 0), "{what}");
+        assert!(short.dropped > 1000, "{what}: {} dropped", short.dropped);
+        assert_eq!(long.dropped, 0, "{what}");
+        assert!(
+            short.lost < long.lost,
+            "{what}: {} and {}",
+            short.lost,
+            long.lost
+        );
+        assert!(short.delivered > 1000, "{what}: {}", short.delivered);
+        // Beyond the time: a look every 100 us, a turn of the application, a visit.
+        let most = (parameters.hold_us + 2 * parameters.turn_us + 200) * 1000;
+        assert!(short.stood <= most, "{what}: {} ns of {most}", short.stood);
+        assert!(
+            long.stood > parameters.stop_us * 900,
+            "{what}: {}",
+            long.stood
+        );
     }
 }
 

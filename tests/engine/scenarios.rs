@@ -1,6 +1,9 @@
 //! The scenarios of one core, and what is compared in each.
 
+use std::time::Duration;
+
 use netfront::engine::moderation::Mode;
+use netfront::engine::pressure::Limits;
 use netfront::engine::restart::Policy;
 
 use super::one_core::{run, Beside, Scenario, Seen, Setting};
@@ -29,7 +32,7 @@ pub fn fixed() -> impl Iterator<Item = Policy> {
 pub fn with(policy: Policy, pressure: bool) -> Setting {
     Setting {
         policy,
-        pressure,
+        pressure: pressure.then(Limits::default),
         mode: Mode::Interrupt,
     }
 }
@@ -88,6 +91,35 @@ pub fn shared(parameters: &Parameters) -> Vec<Scenario> {
         }
     }
     all
+}
+
+/// An application on the same core that takes nothing for a while, again and again.
+pub fn stopping(parameters: &Parameters) -> Scenario {
+    let stop = parameters.stop_us;
+    Scenario {
+        name: format!("stops for {stop} us, {} kpps", parameters.slow_kpps),
+        weight: 64,
+        kpps: parameters.slow_kpps,
+        pattern: Pattern::Poisson,
+        beside: Beside::Stops(parameters.light_ns, stop),
+    }
+}
+
+/// How long packets are held in that scenario: shorter than the application stops, and by default.
+pub fn holds(parameters: &Parameters) -> [Duration; 2] {
+    [
+        Duration::from_micros(parameters.hold_us),
+        Limits::default().hold,
+    ]
+}
+
+/// The default, but for how long packets are held.
+pub fn holding(hold: Duration) -> Setting {
+    let limits = Limits::default();
+    Setting {
+        pressure: Some(Limits { hold, ..limits }),
+        ..with(Policy::Adaptive, true)
+    }
 }
 
 /// A core that captures, alone, at a share of what it could do.
