@@ -5,10 +5,12 @@
 //! | `ways` | what is compared |
 //! | `run` | one run: a backend that sends as fast as it can, the driver's threads, what was seen |
 //! | `store` | the baseline of a store behind a lock |
+//! | `signals` | the baseline of a wake-up a packet |
 
 #![deny(unsafe_code)]
 
 mod run;
+mod signals;
 mod store;
 mod ways;
 
@@ -17,27 +19,29 @@ use std::time::Duration;
 
 use run::{Load, Seen, FLOWS, QUEUES};
 use serde_json::{json, Value};
-use ways::{Way, WAYS};
+use ways::{HandOver, Way, WAYS};
 
 const USAGE: &str = "\
 usage: ci/baselines [--seconds N] [--work NS] [--json]
 
 Packets of 64 connections come by 5 queues of a simulated Xen as fast as its backend can, to two event cores and two workers, and to
-what they are compared with: no steering, all queues on one core, a wake-up for each packet, a store behind a lock, fixed restart
-limits. Packets carry numbers: any that comes after a later one of its connection is counted.
+what they are compared with: no steering, all queues on one core, a wake-up for each packet (a system call to signal its worker, and one
+of the worker to take it), a round for each packet, a store behind a lock, fixed restart limits. Packets carry numbers: any that comes after a later one of its connection is counted.
 
   --seconds N   count for so long, each way (default 2)
   --work NS     what is done with a packet takes so many nanoseconds (default 500)
   --json        the figures as JSON
 
 Fails if no packet came, one was out of order, queues were ever spread by more than one, or workers of the first two rows were woken
-more than 0.05 times a packet. Rates depend on the machine, and with fewer than five processors threads share them: compare rows of one run.
+more than 0.05 times a packet, or those of the row that is to wake them for each packet less than 0.9 times. Rates depend on the machine, and with fewer than five processors threads share them: compare rows of one run.
 ";
 
 /// Wake-ups of workers for each packet, at most.
 const WAKES: f64 = 0.05;
 /// Rows that this holds for.
 const OURS: usize = 2;
+/// Of the baseline that signals each packet, at least: one that does not would show nothing.
+const SIGNALS: f64 = 0.9;
 
 fn main() -> ExitCode {
     let (load, as_json) = match options() {
@@ -200,6 +204,11 @@ fn faults(rows: &[Row<'_>]) -> Vec<String> {
         if place < OURS && wakes > WAKES {
             faults.push(format!(
                 "{name}: {wakes:.3} wake-ups a packet, at most {WAKES} are wanted"
+            ));
+        }
+        if way.hand_over == HandOver::Signals && wakes < SIGNALS {
+            faults.push(format!(
+                "{name}: {wakes:.3} wake-ups a packet, at least {SIGNALS} are wanted"
             ));
         }
     }

@@ -13,7 +13,7 @@ use netfront::engine::cores::{Controls, Desk, Origin, Work};
 use netfront::{Device, OwnedPacket, Packet, QueueConfig};
 use netfront_tests::stage::{Stage, FRONT};
 
-use crate::store::LockedStore;
+use crate::store::Store;
 use crate::ways::Way;
 
 /// Connections.
@@ -101,7 +101,7 @@ impl Counted {
 
 struct Worker<'c> {
     counted: &'c Counted,
-    store: Option<&'c LockedStore>,
+    store: Option<&'c dyn Store>,
 }
 
 impl Work for Worker<'_> {
@@ -117,7 +117,7 @@ impl Work for Worker<'_> {
     }
 
     fn waiting(&self) -> usize {
-        self.store.map_or(0, LockedStore::waiting)
+        self.store.map_or(0, |store| store.waiting())
     }
 }
 
@@ -137,37 +137,28 @@ pub fn run(way: &Way, load: Load) -> Result<Seen, Box<dyn std::error::Error>> {
         out_of_order: AtomicU64::new(0),
         work: load.work,
     };
-    let store = way.locked.then(|| LockedStore::new(way.workers));
+    let store = way.store()?;
+    let store = store.as_deref();
     let controls = Controls::default();
     let mut seen = Seen::default();
     let done = thread::scope(|scope| {
-        let without_lanes = match way.locked {
-            true => way.workers,
-            false => 0,
-        };
-        for worker in 0..without_lanes {
-            let (store, counted) = (&store, &counted);
+        for worker in 0..way.workers_of_store() {
+            let counted = &counted;
             scope.spawn(move || {
-                while let Some(packet) = store.as_ref().and_then(|store| store.take(worker)) {
+                while let Some(packet) = store.and_then(|store| store.take(worker)) {
                     counted.take(packet.head());
                 }
             });
         }
         let (own, told) = (&counted, controls.clone());
-        let (locked, stage) = (store.as_ref(), &stage);
-        let driver = scope.spawn(move || drive(way, stage, own, locked, &told));
-        measure(
-            way,
-            load,
-            &controls,
-            &counted,
-            store.as_ref(),
-            &driver,
-            &mut seen,
-        );
+        let stage = &stage;
+        let driver = scope.spawn(move || drive(way, stage, own, store, &told));
+        measure(way, load, &controls, &counted, store, &driver, &mut seen);
         controls.stop();
         let done = driver.join();
-        store.iter().for_each(LockedStore::end);
+        if let Some(store) = store {
+            store.end();
+        }
         done
     });
     done.map_err(|_| "the driver's thread panicked")??;
@@ -180,7 +171,7 @@ fn drive(
     way: &Way,
     stage: &Stage,
     counted: &Counted,
-    store: Option<&LockedStore>,
+    store: Option<&dyn Store>,
     controls: &Controls,
 ) -> Result<(), netfront::Error> {
     let domain = stage.guest();
@@ -209,7 +200,7 @@ fn measure<T>(
     load: Load,
     controls: &Controls,
     counted: &Counted,
-    store: Option<&LockedStore>,
+    store: Option<&dyn Store>,
     driver: &ScopedJoinHandle<'_, T>,
     seen: &mut Seen,
 ) {
@@ -259,10 +250,10 @@ fn measure<T>(
 }
 
 /// In the order in which [`measure`] takes them.
-fn sample(controls: &Controls, counted: &Counted, store: Option<&LockedStore>) -> [u64; 5] {
+fn sample(controls: &Controls, counted: &Counted, store: Option<&dyn Store>) -> [u64; 5] {
     let cores = controls.cores();
     let sum = |name: &str| -> u64 { cores.iter().map(|core| core.snapshot().get(name)).sum() };
-    let wakes = store.map_or_else(|| sum("wakes"), |store| store.wakeups.load(Relaxed));
+    let wakes = store.map_or_else(|| sum("wakes"), |store| store.wakes());
     [
         counted.packets.load(Relaxed),
         wakes,

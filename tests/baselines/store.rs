@@ -1,5 +1,6 @@
-//! The baseline of a store behind one lock, as the requirements could be read literally: every packet goes into a table by its
-//! connection, and whoever works on that connection is signalled.
+//! Stores of the baselines, which stand in the place of the engine's lanes and bells, and the one behind one lock, as the
+//! requirements could be read literally: every packet goes into a table by its connection, and whoever works on that
+//! connection is signalled.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -8,13 +9,37 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use netfront::engine::steering::Connection;
 use netfront::OwnedPacket;
 
+/// Where event cores put packets, and workers, told by their numbers, take them.
+pub trait Store: Sync {
+    /// Keeps a packet, and signals its worker.
+    fn put(&self, packet: OwnedPacket);
+
+    /// The next packet of a worker; waits for one. `None` when it is over.
+    fn take(&self, worker: usize) -> Option<OwnedPacket>;
+
+    /// Packets that wait: by these event cores are held back.
+    fn waiting(&self) -> usize;
+
+    /// Workers end when nothing is left.
+    fn end(&self);
+
+    /// Wake-ups of workers until now.
+    fn wakes(&self) -> u64;
+}
+
+/// The worker of a packet. All packets of a connection have the same one.
+pub fn worker_of(connection: Option<Connection>, workers: usize) -> usize {
+    let port = connection.map_or(0, |connection| connection.source.port);
+    usize::from(port) % workers.max(1)
+}
+
 /// Packets by connection, for a number of workers.
 pub struct LockedStore {
     kept: Mutex<Kept>,
     /// By worker.
     bells: Vec<Condvar>,
     /// Times that a worker slept and woke.
-    pub wakeups: AtomicU64,
+    wakeups: AtomicU64,
 }
 
 #[derive(Default)]
@@ -42,17 +67,12 @@ impl LockedStore {
     fn lock(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    /// Packets that wait.
-    pub fn waiting(&self) -> usize {
-        self.lock().waiting
-    }
-
-    /// Keeps a packet, and signals the worker of its connection.
-    pub fn put(&self, packet: OwnedPacket) {
+impl Store for LockedStore {
+    fn put(&self, packet: OwnedPacket) {
         let connection = Connection::of(packet.head());
-        let port = connection.map_or(0, |connection| connection.source.port);
-        let worker = usize::from(port) % self.bells.len().max(1);
+        let worker = worker_of(connection, self.bells.len());
         let mut kept = self.lock();
         kept.waiting += 1;
         let queue = kept.packets.entry(connection).or_default();
@@ -67,8 +87,7 @@ impl LockedStore {
         }
     }
 
-    /// The next packet of a worker; waits for one. `None` when it is over.
-    pub fn take(&self, worker: usize) -> Option<OwnedPacket> {
+    fn take(&self, worker: usize) -> Option<OwnedPacket> {
         let mut kept = self.lock();
         loop {
             if let Some(packet) = kept.next(worker) {
@@ -86,10 +105,17 @@ impl LockedStore {
         }
     }
 
-    /// Workers end when nothing is left.
-    pub fn end(&self) {
+    fn waiting(&self) -> usize {
+        self.lock().waiting
+    }
+
+    fn end(&self) {
         self.lock().over = true;
         self.bells.iter().for_each(Condvar::notify_all);
+    }
+
+    fn wakes(&self) -> u64 {
+        self.wakeups.load(Relaxed)
     }
 }
 

@@ -1,8 +1,24 @@
 //! The ways of packets that are compared.
 
+use std::io;
+
 use netfront::engine::bottom_half::Budgets;
 use netfront::engine::cores::Cores;
 use netfront::engine::restart::Policy;
+
+use crate::signals::SignalledStore;
+use crate::store::{LockedStore, Store};
+
+/// How packets get from event cores to workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HandOver {
+    /// The engine's way: lanes, and a bell that is rung once a round, if the worker sleeps.
+    Lanes,
+    /// A store behind one lock.
+    Lock,
+    /// A queue for each worker, and a system call for each packet that goes into it.
+    Signals,
+}
 
 /// One way.
 #[derive(Debug, Clone, Copy)]
@@ -12,10 +28,9 @@ pub struct Way {
     pub workers: usize,
     /// Queues, places of the hash and connections are bound anew all the time.
     pub rebinds: bool,
-    /// Each packet is a round of its own, so whoever sleeps is woken for each.
+    /// Each packet is a visit and a round of its own.
     pub one_by_one: bool,
-    /// In place of lanes, a store behind one lock.
-    pub locked: bool,
+    pub hand_over: HandOver,
     pub policy: Policy,
 }
 
@@ -25,7 +40,7 @@ const STEERED: Way = Way {
     workers: 2,
     rebinds: false,
     one_by_one: false,
-    locked: false,
+    hand_over: HandOver::Lanes,
     policy: Policy::Adaptive,
 };
 
@@ -38,7 +53,7 @@ const fn limited(name: &'static str, rounds: u32) -> Way {
 }
 
 /// All ways, in the order of the table. The first two are ours; limits are of the first.
-pub const WAYS: [Way; 10] = [
+pub const WAYS: [Way; 11] = [
     STEERED,
     Way {
         name: "the same, bound anew all the time",
@@ -57,12 +72,17 @@ pub const WAYS: [Way; 10] = [
     },
     Way {
         name: "a wake-up a packet",
+        hand_over: HandOver::Signals,
+        ..STEERED
+    },
+    Way {
+        name: "a round a packet",
         one_by_one: true,
         ..STEERED
     },
     Way {
         name: "a lock in place of lanes",
-        locked: true,
+        hand_over: HandOver::Lock,
         ..STEERED
     },
     limited("fixed limit 1", 1),
@@ -84,10 +104,29 @@ impl Way {
         };
         Cores::default()
             .event_cores(self.event_cores)
-            // Those of a locked store are not the engine's.
-            .workers(if self.locked { 0 } else { self.workers })
+            .workers(self.workers - self.workers_of_store())
             .restart(self.policy)
             .budgets(budgets)
             .unpinned()
+    }
+
+    /// What stands in the place of the engine's lanes, if something does.
+    ///
+    /// # Errors
+    /// The kernel gives no file to signal by.
+    pub fn store(&self) -> io::Result<Option<Box<dyn Store>>> {
+        Ok(match self.hand_over {
+            HandOver::Lanes => None,
+            HandOver::Lock => Some(Box::new(LockedStore::new(self.workers))),
+            HandOver::Signals => Some(Box::new(SignalledStore::new(self.workers)?)),
+        })
+    }
+
+    /// Workers that take from that, and are not the engine's.
+    pub fn workers_of_store(&self) -> usize {
+        match self.hand_over {
+            HandOver::Lanes => 0,
+            HandOver::Lock | HandOver::Signals => self.workers,
+        }
     }
 }

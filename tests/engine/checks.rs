@@ -7,10 +7,10 @@ use std::path::Path;
 use netfront::engine::moderation::Mode;
 use netfront::engine::restart::Policy;
 use netfront_tests::engine::many_cores;
-use netfront_tests::engine::one_core::{run, Seen};
+use netfront_tests::engine::one_core::{run, Seen, Setting};
 use netfront_tests::engine::parameters::Parameters;
 use netfront_tests::engine::scenarios::{
-    at_load, best_fixed, capture, shared, with, LOADS, POLICIES,
+    at_load, best_fixed, capture, holding, holds, shared, stopping, with, LOADS, MODES, POLICIES,
 };
 use netfront_tests::engine::table;
 use netfront_tests::engine::ways::Way;
@@ -18,9 +18,25 @@ use netfront_tests::engine::ways::Way;
 /// The committed world, and each that differs in one parameter.
 fn worlds() -> Vec<(String, Parameters)> {
     let committed = Parameters::committed();
-    let mut worlds = committed.variations();
+    with_itself(committed.variations(), committed)
+}
+
+fn with_itself(
+    mut worlds: Vec<(String, Parameters)>,
+    committed: Parameters,
+) -> Vec<(String, Parameters)> {
     worlds.push(("as committed".into(), committed));
     worlds
+}
+
+/// Those that differ for one core, in each mode of [`MODES`].
+fn worlds_in_each_mode() -> impl Iterator<Item = (Mode, String, Parameters)> {
+    MODES.into_iter().flat_map(|mode| {
+        let committed = Parameters::committed();
+        let worlds = with_itself(committed.variations_of_one_core(), committed);
+        let worlds = worlds.into_iter();
+        worlds.map(move |(world, parameters)| (mode, world, parameters))
+    })
 }
 
 fn assert_within_its_time(seen: &Seen, what: &str) {
@@ -36,11 +52,14 @@ fn assert_within_its_time(seen: &Seen, what: &str) {
 #[test]
 fn the_adaptive_limit_captures_at_least_what_ten_rounds_do() {
     let mut failed = Vec::new();
-    for (world, parameters) in worlds() {
+    for (mode, world, parameters) in worlds_in_each_mode() {
         for scenario in capture(&parameters) {
-            let ours = run(&parameters, &scenario, with(Policy::Adaptive, true));
-            let ten = run(&parameters, &scenario, with(Policy::Fixed(10), true));
-            let what = format!("{world}; {}", scenario.name);
+            let captures = |policy| {
+                let setting = with(policy, true);
+                run(&parameters, &scenario, Setting { mode, ..setting })
+            };
+            let [ours, ten] = [Policy::Adaptive, Policy::Fixed(10)].map(captures);
+            let what = format!("{mode}; {world}; {}", scenario.name);
             assert_within_its_time(&ours, &what);
             if ours.lost > ten.lost {
                 failed.push(format!(
@@ -58,11 +77,12 @@ fn the_adaptive_limit_captures_at_least_what_ten_rounds_do() {
 #[test]
 fn the_adaptive_limit_is_as_good_as_the_best_fixed_one_where_the_core_is_shared() {
     let mut failed = Vec::new();
-    for (world, parameters) in worlds() {
+    for (mode, world, parameters) in worlds_in_each_mode() {
         for scenario in shared(&parameters) {
-            let ours = run(&parameters, &scenario, with(Policy::Adaptive, true));
-            let best = best_fixed(&parameters, &scenario);
-            let what = format!("{world}; {}", scenario.name);
+            let setting = with(Policy::Adaptive, true);
+            let ours = run(&parameters, &scenario, Setting { mode, ..setting });
+            let best = best_fixed(&parameters, &scenario, mode);
+            let what = format!("{mode}; {world}; {}", scenario.name);
             assert_within_its_time(&ours, &what);
             if ours.kpps() < 0.97 * best {
                 failed.push(format!("{what}: {:.1} of {best:.1} kpps", ours.kpps()));
@@ -78,9 +98,13 @@ fn no_policy_is_over_its_time_by_more_than_one_visit() {
     let parameters = Parameters::committed();
     for scenario in capture(&parameters).iter().chain(&shared(&parameters)) {
         for policy in POLICIES {
-            for pressure in [false, true] {
-                let seen = run(&parameters, scenario, with(policy, pressure));
-                assert_within_its_time(&seen, &format!("{policy}, {}", scenario.name));
+            for (pressure, mode) in [false, true]
+                .into_iter()
+                .flat_map(|on| MODES.map(|mode| (on, mode)))
+            {
+                let setting = with(policy, pressure);
+                let seen = run(&parameters, scenario, Setting { mode, ..setting });
+                assert_within_its_time(&seen, &format!("{mode}, {policy}, {}", scenario.name));
             }
         }
     }
@@ -89,37 +113,98 @@ fn no_policy_is_over_its_time_by_more_than_one_visit() {
 /// S-3: what back-pressure is for. Without it a large limit on a shared core throws away most of what it received.
 #[test]
 fn with_back_pressure_nothing_is_thrown_away_that_was_paid_for() {
-    let parameters = Parameters::committed();
-    let mut wasted = 0.0f64;
-    for scenario in shared(&parameters) {
-        for policy in POLICIES {
-            let off = run(&parameters, &scenario, with(policy, false));
-            let on = run(&parameters, &scenario, with(policy, true));
-            assert_eq!(on.wasted, 0, "{policy}, {}", scenario.name);
-            wasted = wasted.max(off.waste());
+    for (mode, world, parameters) in worlds_in_each_mode() {
+        for scenario in shared(&parameters) {
+            for policy in POLICIES {
+                let setting = with(policy, true);
+                let seen = run(&parameters, &scenario, Setting { mode, ..setting });
+                assert_eq!(
+                    seen.wasted, 0,
+                    "{mode}; {world}; {policy}, {}",
+                    scenario.name
+                );
+            }
         }
     }
-    assert!(
-        wasted > 50.0,
-        "{wasted}: the scenarios have no livelock to prevent"
-    );
+}
+
+/// S-3: and without it there is something to prevent, in both modes.
+#[test]
+fn without_back_pressure_a_large_limit_is_a_livelock() {
+    let parameters = Parameters::committed();
+    for mode in MODES {
+        let wasted = shared(&parameters).into_iter().map(|scenario| {
+            let setting = with(Policy::Fixed(64), false);
+            run(&parameters, &scenario, Setting { mode, ..setting }).waste()
+        });
+        let most = wasted.fold(0.0, f64::max);
+        assert!(most > 50.0, "{mode}: {most} % thrown away at most");
+    }
+}
+
+/// S-3: packets whose consumer stopped are held, then dropped and counted, so that the ring never stands still for long; what
+/// comes when it goes on is delivered. Held for longer than that, all is left to the backend.
+#[test]
+fn packets_of_a_consumer_that_stopped_are_dropped_after_their_time_and_not_before() {
+    for (mode, world, parameters) in worlds_in_each_mode() {
+        let scenario = stopping(&parameters);
+        let [short, long] = holds(&parameters).map(|hold| {
+            run(
+                &parameters,
+                &scenario,
+                Setting {
+                    mode,
+                    ..holding(hold)
+                },
+            )
+        });
+        let what = format!("{mode}; {world}");
+        let is_all_told = |seen: &Seen| {
+            // What is under way at the beginning and at the end is in no other count.
+            let room =
+                parameters.ring_slots + parameters.backend_packets + parameters.queue_packets;
+            let told = seen.delivered + seen.lost + seen.dropped + seen.wasted;
+            told.abs_diff(seen.offered) <= room
+        };
+        assert!(is_all_told(&short) && is_all_told(&long), "{what}");
+        assert_eq!((short.wasted, long.wasted), (0, 0), "{what}");
+        assert!(short.dropped > 1000, "{what}: {} dropped", short.dropped);
+        assert_eq!(long.dropped, 0, "{what}");
+        assert!(
+            short.lost < long.lost,
+            "{what}: {} and {}",
+            short.lost,
+            long.lost
+        );
+        assert!(short.delivered > 1000, "{what}: {}", short.delivered);
+        // Beyond the time: a look every 100 us, a turn of the application, a visit.
+        let most = (parameters.hold_us + 2 * parameters.turn_us + 200) * 1000;
+        assert!(short.stood <= most, "{what}: {} ns of {most}", short.stood);
+        assert!(
+            long.stood > parameters.stop_us * 900,
+            "{what}: {}",
+            long.stood
+        );
+    }
 }
 
 /// N-1: the more packets, the fewer events for each; at saturation one for fifty at most.
 #[test]
 fn events_fall_with_the_load_and_nearly_vanish_at_saturation() {
-    let parameters = Parameters::committed();
-    for mode in [Mode::Interrupt, Mode::Adaptive] {
+    for (mode, world, parameters) in worlds_in_each_mode() {
         let seen = LOADS.map(|percent| at_load(&parameters, percent, mode).1);
         for pair in seen.windows(2) {
             let [before, after] = [&pair[0], &pair[1]].map(Seen::events_a_packet);
-            assert!(after <= before, "{mode:?}: {before} and then {after}");
+            assert!(
+                after <= before,
+                "{mode}; {world}: {before} and then {after}"
+            );
         }
         for (percent, seen) in LOADS.iter().zip(&seen) {
             let events = seen.events_a_packet();
             assert!(
                 *percent < 100 || events <= 0.02,
-                "{mode:?}, {percent} %: {events}"
+                "{mode}; {world}, {percent} %: {events}"
             );
         }
     }
@@ -146,10 +231,9 @@ fn steered_packets_keep_their_order_with_few_wake_ups_and_no_event_on_a_worker()
         assert_eq!(seen.events_on_workers, 0, "{world}");
         assert!(seen.spread <= 1, "{world}");
         assert!(seen.rebindings > 10, "{world}");
-        if world == "as committed" {
-            assert!(seen.wakes_a_packet() <= 0.05, "{}", seen.wakes_a_packet());
-            assert!(seen.moves > 100, "{}", seen.moves);
-        }
+        let wakes = seen.wakes_a_packet();
+        assert!(wakes <= 0.05, "{world}: {wakes} wake-ups a packet");
+        assert!(seen.moves > 100, "{world}: {}", seen.moves);
     }
 }
 

@@ -13,6 +13,10 @@
 //! | `table` | what `ci/engine-table` prints |
 //! | `table.txt` | what it printed last, compared by a test |
 //!
+//! What is played by hand are the loops around netfront's parts, since those that ship (`engine::receiver`, `engine::cores`) look at
+//! the machine's clock: `netfront/tests/engine` runs them, on real queues. They do with each answer of a part what the loops do,
+//! dropping too; several cores are played without moderation, each packet after a pause being an event.
+//!
 //! The decisions are made by netfront's own code. The costs are parameters, and so no figure here says how fast the
 //! driver is: it says which rule is better than which, and whether that holds when the world is different.
 

@@ -28,7 +28,12 @@ pub enum Beside {
     Application(u64),
     /// The same; it changes between two times after so long (µs).
     Phases(u64, u64, u64),
+    /// The same with one time; after so long (µs) it takes nothing for as long, since it waits for something else.
+    Stops(u64, u64),
 }
+
+/// Until a queue is looked at again whose packets are held: as the driver's receiver has it.
+const HELD: Duration = Duration::from_micros(100);
 
 /// One scenario.
 #[derive(Debug, Clone)]
@@ -50,8 +55,8 @@ pub struct Scenario {
 pub struct Setting {
     /// The restart limit.
     pub policy: Policy,
-    /// Back-pressure on or off.
-    pub pressure: bool,
+    /// Back-pressure, if it is on.
+    pub pressure: Option<Limits>,
     /// How it learns of packets.
     pub mode: Mode,
 }
@@ -67,6 +72,10 @@ pub struct Seen {
     pub delivered: u64,
     /// Packets that were received, and paid for, and thrown away since the application's queue was full.
     pub wasted: u64,
+    /// Packets that were received and dropped at once, since the application had no room for as long as packets may be held.
+    pub dropped: u64,
+    /// The longest that packets stood in the ring and none was taken, in ns: what makes a guest look dead to the backend.
+    pub stood: u64,
     /// Packets received.
     pub received: u64,
     /// Events.
@@ -90,8 +99,12 @@ pub struct Seen {
 impl Seen {
     /// What was offered and not lost by anybody, in percent.
     pub fn percent(&self) -> f64 {
-        let lost = (self.lost + self.wasted) as f64;
-        100.0 * (1.0 - lost / self.offered.max(1) as f64)
+        100.0 - self.share(self.lost + self.wasted + self.dropped)
+    }
+
+    /// So many packets of what was offered, in percent.
+    pub fn share(&self, packets: u64) -> f64 {
+        100.0 * packets as f64 / self.offered.max(1) as f64
     }
 
     /// Delivered, thousands a second.
@@ -127,6 +140,8 @@ struct World<'a> {
     queue: VecDeque<u64>,
     pressure: Option<Pressure>,
     schedule: Schedule,
+    /// When a packet was last taken out of the ring.
+    taken: u64,
     counting: bool,
     seen: Seen,
 }
@@ -168,15 +183,23 @@ impl World<'_> {
         }
     }
 
+    /// The application waits for something else than packets.
+    fn is_stopped(&self) -> bool {
+        match self.scenario.beside {
+            Beside::Stops(_, micros) => nanos(self.clock) / (micros * 1000).max(1) % 2 == 1,
+            _ => false,
+        }
+    }
+
     /// The application works until then, or until it has nothing to do.
     fn application(&mut self, until: u64) {
-        while nanos(self.clock) < until {
+        while nanos(self.clock) < until && !self.is_stopped() {
             let Some(came) = self.queue.pop_front() else {
                 return;
             };
             let cost = match self.scenario.beside {
                 Beside::Hog(_) => 0,
-                Beside::Application(cost) => cost,
+                Beside::Application(cost) | Beside::Stops(cost, _) => cost,
                 Beside::Phases(first, second, micros) => {
                     match nanos(self.clock) / (micros * 1000).max(1) % 2 {
                         0 => first,
@@ -194,6 +217,7 @@ impl World<'_> {
         self.spend(self.parameters.switch_ns);
         match self.scenario.beside {
             Beside::Hog(micros) => self.clock.advance(Duration::from_micros(micros)),
+            _ if self.is_stopped() => self.clock.advance(HELD),
             _ => self.application(nanos(self.clock) + self.parameters.turn_us * 1000),
         }
         self.spend(self.parameters.switch_ns);
@@ -215,19 +239,27 @@ impl Source for World<'_> {
             None => Room::Take(weight),
             Some(pressure) => pressure.room(self.clock.now(), weight, self.queue.len()),
         };
-        let packets = match room {
-            Room::Take(room) => there.min(room),
-            Room::Hold => 0,
-            Room::Drop(room) => there.min(room),
+        let (packets, drops) = match room {
+            Room::Take(room) => (there.min(room), false),
+            Room::Hold => (0, false),
+            Room::Drop(room) => (there.min(room), true),
         };
+        if let Some(&came) = self.waiting.front().filter(|_| self.counting) {
+            let stood = start.saturating_sub(came.max(self.taken));
+            self.seen.stood = self.seen.stood.max(stood);
+        }
         self.spend(self.parameters.visit_ns);
         for _ in 0..packets {
             self.spend(self.parameters.packet_ns);
             let Some(came) = self.waiting.pop_front() else {
                 break;
             };
+            self.taken = nanos(self.clock);
             self.seen.received += u64::from(self.counting);
-            if matches!(self.scenario.beside, Beside::Hog(_)) {
+            if drops {
+                // As the driver does: none of these reaches the consumer, whether it has room again meanwhile or not.
+                self.seen.dropped += u64::from(self.counting);
+            } else if matches!(self.scenario.beside, Beside::Hog(_)) {
                 self.deliver(came);
             } else if self.queue.len() < self.parameters.queue_packets as usize {
                 self.queue.push_back(came);
@@ -277,8 +309,9 @@ pub fn run(parameters: &Parameters, scenario: &Scenario, setting: Setting) -> Se
         arrivals: Arrivals::new(scenario.kpps, scenario.pattern, 1),
         waiting: VecDeque::new(),
         queue: VecDeque::new(),
-        pressure: setting.pressure.then(|| Pressure::new(Limits::default())),
+        pressure: setting.pressure.map(Pressure::new),
         schedule: Schedule::idle(),
+        taken: 0,
         counting: false,
         seen: Seen::default(),
     };

@@ -32,13 +32,27 @@ macro_rules! parameters {
 parameters! {
     run_us, warm_up_us, ring_slots, backend_packets, packet_ns, visit_ns, event_ns, complete_ns, look_ns, switch_ns,
     light_ns, heavy_ns, phase_us, turn_us, queue_packets, burst_packets, slow_kpps, fast_kpps, short_hog_us,
-    long_hog_us, capture_low_kpps, capture_kpps, capture_high_kpps, queues, connections, total_kpps, steer_ns,
+    long_hog_us, capture_low_kpps, capture_kpps, capture_high_kpps, stop_us, hold_us, queues, connections, total_kpps, steer_ns,
     work_ns, wake_ns, wake_latency_ns, lock_ns, lane_packets, rebind_us,
 }
 
 impl Parameters {
     /// Those that are no property of the world: how long the harness runs.
     const OURS: [&'static str; 2] = ["run_us", "warm_up_us"];
+
+    /// Those that only `many_cores` looks at: on one core such a world is the committed one.
+    const SEVERAL_CORES: [&'static str; 10] = [
+        "queues",
+        "connections",
+        "total_kpps",
+        "steer_ns",
+        "work_ns",
+        "wake_ns",
+        "wake_latency_ns",
+        "lock_ns",
+        "lane_packets",
+        "rebind_us",
+    ];
 
     /// The committed ones.
     pub fn committed() -> Self {
@@ -80,9 +94,18 @@ impl Parameters {
 
     /// The same world with one parameter at half, and with it at one and a half; for each parameter.
     pub fn variations(&self) -> Vec<(String, Self)> {
+        self.varied(|_| true)
+    }
+
+    /// Those of them that differ for one core.
+    pub fn variations_of_one_core(&self) -> Vec<(String, Self)> {
+        self.varied(|name| !Self::SEVERAL_CORES.contains(&name))
+    }
+
+    fn varied(&self, is_wanted: impl Fn(&str) -> bool) -> Vec<(String, Self)> {
         let world = Self::NAMES.iter().filter(|name| !Self::OURS.contains(name));
         let mut all = Vec::new();
-        for name in world {
+        for name in world.filter(|name| is_wanted(name)) {
             for (halves, word) in [(1, "half"), (3, "one and a half")] {
                 let mut varied = self.clone();
                 if let Some(field) = varied.field(name) {

@@ -1,6 +1,9 @@
 //! The scenarios of one core, and what is compared in each.
 
+use std::time::Duration;
+
 use netfront::engine::moderation::Mode;
+use netfront::engine::pressure::Limits;
 use netfront::engine::restart::Policy;
 
 use super::one_core::{run, Beside, Scenario, Seen, Setting};
@@ -24,14 +27,18 @@ pub fn fixed() -> impl Iterator<Item = Policy> {
     all.filter(|policy| matches!(policy, Policy::Fixed(_)))
 }
 
-/// How the engine is set by default, but for this.
+/// The engine with this policy, told of packets by events: the table's setting. What has to hold has to hold in the default
+/// mode too ([`MODES`]).
 pub fn with(policy: Policy, pressure: bool) -> Setting {
     Setting {
         policy,
-        pressure,
+        pressure: pressure.then(Limits::default),
         mode: Mode::Interrupt,
     }
 }
+
+/// The modes that sleep; the second is the default. A core that polls has no application beside it.
+pub const MODES: [Mode; 2] = [Mode::Interrupt, Mode::Adaptive];
 
 /// Capturing beside a process that takes the core whenever it is handed over.
 pub fn capture(parameters: &Parameters) -> Vec<Scenario> {
@@ -86,6 +93,35 @@ pub fn shared(parameters: &Parameters) -> Vec<Scenario> {
     all
 }
 
+/// An application on the same core that takes nothing for a while, again and again.
+pub fn stopping(parameters: &Parameters) -> Scenario {
+    let stop = parameters.stop_us;
+    Scenario {
+        name: format!("stops for {stop} us, {} kpps", parameters.slow_kpps),
+        weight: 64,
+        kpps: parameters.slow_kpps,
+        pattern: Pattern::Poisson,
+        beside: Beside::Stops(parameters.light_ns, stop),
+    }
+}
+
+/// How long packets are held in that scenario: shorter than the application stops, and by default.
+pub fn holds(parameters: &Parameters) -> [Duration; 2] {
+    [
+        Duration::from_micros(parameters.hold_us),
+        Limits::default().hold,
+    ]
+}
+
+/// The default, but for how long packets are held.
+pub fn holding(hold: Duration) -> Setting {
+    let limits = Limits::default();
+    Setting {
+        pressure: Some(Limits { hold, ..limits }),
+        ..with(Policy::Adaptive, true)
+    }
+}
+
 /// A core that captures, alone, at a share of what it could do.
 fn alone(parameters: &Parameters, percent: u64) -> Scenario {
     let full = 1_000_000 / parameters.packet_ns.max(1);
@@ -112,9 +148,9 @@ pub fn at_load(parameters: &Parameters, percent: u64, mode: Mode) -> (String, Se
     (scenario.name, seen)
 }
 
-/// The best goodput that any fixed limit has in this scenario, with back-pressure or without.
-pub fn best_fixed(parameters: &Parameters, scenario: &Scenario) -> f64 {
+/// The best goodput that any fixed limit has in this scenario, with back-pressure or without, in the same mode.
+pub fn best_fixed(parameters: &Parameters, scenario: &Scenario, mode: Mode) -> f64 {
     let runs = fixed().flat_map(|policy| [with(policy, false), with(policy, true)]);
-    runs.map(|setting| run(parameters, scenario, setting).kpps())
+    runs.map(|setting| run(parameters, scenario, Setting { mode, ..setting }).kpps())
         .fold(0.0, f64::max)
 }

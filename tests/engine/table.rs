@@ -9,7 +9,7 @@ use serde_json::{json, Value};
 use super::many_cores;
 use super::one_core::{run, Scenario, Seen};
 use super::parameters::Parameters;
-use super::scenarios::{at_load, capture, shared, with, LOADS, POLICIES};
+use super::scenarios::{at_load, capture, holding, holds, shared, stopping, with, LOADS, POLICIES};
 use super::ways::{Way, WAYS};
 
 /// One part of the table.
@@ -60,6 +60,7 @@ impl Part {
 pub fn all(parameters: &Parameters) -> Vec<Part> {
     let mut parts = vec![captured(parameters)];
     parts.extend(sharing(parameters));
+    parts.push(dropping(parameters));
     parts.extend(moderated(parameters));
     parts.extend(spread(parameters));
     parts
@@ -130,6 +131,28 @@ fn sharing(parameters: &Parameters) -> Vec<Part> {
         }
     }
     parts
+}
+
+fn dropping(parameters: &Parameters) -> Part {
+    let scenario = stopping(parameters);
+    let rows = holds(parameters).map(|hold| {
+        let seen = run(parameters, &scenario, holding(hold));
+        let values = vec![
+            seen.kpps(),
+            seen.share(seen.lost),
+            seen.share(seen.dropped),
+            seen.waste(),
+            seen.stood as f64 / 1000.0,
+        ];
+        (format!("{}, held for {hold:?}", scenario.name), values)
+    });
+    let columns = ["kpps", "lost %", "dropped %", "wasted %", "stood us"];
+    Part {
+        title: "The application on the same core takes nothing for a while: dropped after a time, or left to the backend".into(),
+        columns: columns.map(String::from).into(),
+        rows: rows.into(),
+        digits: 1,
+    }
 }
 
 fn moderated(parameters: &Parameters) -> Vec<Part> {

@@ -9,25 +9,38 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use netfront::engine::moderation::Mode;
-use run::{Plan, Seen, Trips};
+use run::{Cost, Load, Plan, Seen, Trips};
 use serde_json::{json, Value};
 
 const USAGE: &str = "\
-usage: ci/modes [--seconds N] [--low N] [--high N] [--json]
+usage: ci/modes [--seconds N] [--low N] [--high N] [--dense N] [--burst N] [--json]
 
 One vif of a simulated Xen that sends back what comes, in the modes interrupt, adaptive and poll: how long frames of 60 bytes take there
-and back at a low and at a high rate, and what the driver's packet thread takes of a processor meanwhile, and while nothing passes.
+and back at several rates, and what the driver's packet thread takes of a processor meanwhile, and while nothing passes.
 
   --seconds N  each part takes so long (default 5)
   --low N      frames a second (default 100)
   --high N     frames a second (default 20000)
+  --dense N    frames a second, one by one and in bursts (default 100000)
+  --burst N    frames that are sent back to back in the last part (default 32)
   --json       the figures as JSON
 
+A frame that comes alone costs one event in the modes interrupt and adaptive alike: adaptive looks by itself only where two or more come
+at a time. So at a low rate what differs between these two is the machine, not the mode; at the dense rate adaptive sleeps less often.
+
 The backend measures, in a thread of its own; it looks for 20 us before it sleeps. Times depend on the machine, and a machine of two
-processors has none to spare for a thread that polls: compare rows of one run. Fails if at some rate no frame came back.
+processors has none to spare for a thread that polls: compare rows of one run. Fails if at some rate no frame came back, if adaptive
+was woken as often as interrupt at the dense rate, or if one of the two takes 1 % of a processor or wakes 5 times a second while nothing
+passes.
 ";
 
 const MODES: [Mode; 3] = [Mode::Interrupt, Mode::Adaptive, Mode::Poll];
+/// The place of the load at which looking by itself has to spare wake-ups.
+const DENSE: usize = 2;
+/// What a mode that sleeps may take of a processor while nothing passes, in percent: a hundred times what was seen.
+const IDLE_CPU: f64 = 1.0;
+/// How often it may wake then, a second: the limit of `ci/idle` in `ci/full`.
+const IDLE_WAKEUPS: f64 = 5.0;
 
 fn main() -> ExitCode {
     let (plan, as_json) = match options() {
@@ -55,7 +68,7 @@ fn main() -> ExitCode {
         true => println!("{:#}", report(&rows, plan)),
         false => print!("{}", table(&rows, plan)),
     }
-    let faults = faults(&rows);
+    let faults = faults(&rows, plan);
     faults.iter().for_each(|fault| eprintln!("FAILED  {fault}"));
     match faults.is_empty() {
         true => ExitCode::SUCCESS,
@@ -63,16 +76,48 @@ fn main() -> ExitCode {
     }
 }
 
+fn name(load: &Load) -> String {
+    match load.burst {
+        0 | 1 => format!("{}/s", load.rate),
+        burst => format!("{}/s in bursts of {burst}", load.rate),
+    }
+}
+
 /// What must not be, whatever the machine: times of frames that never came back are no times.
-fn faults(rows: &[(Mode, Seen)]) -> Vec<String> {
+fn faults(rows: &[(Mode, Seen)], plan: Plan) -> Vec<String> {
     let mut faults = Vec::new();
     for (mode, seen) in rows {
-        for (rate, trips) in [("low", &seen.low), ("high", &seen.high)] {
+        for (load, trips) in plan.loads.iter().zip(&seen.loads) {
             if trips.frames == 0 {
-                faults.push(format!(
-                    "{mode}: at the {rate} rate not one frame came back"
-                ));
+                faults.push(format!("{mode}, {}: not one frame came back", name(load)));
             }
+        }
+        let Cost {
+            cpu_percent,
+            wakeups,
+            ..
+        } = seen.idle;
+        if *mode != Mode::Poll && cpu_percent >= IDLE_CPU {
+            faults.push(format!(
+                "{mode}: idle it takes {cpu_percent:.2} % of a processor, less than {IDLE_CPU} are wanted"
+            ));
+        }
+        if *mode != Mode::Poll && wakeups >= IDLE_WAKEUPS {
+            faults.push(format!(
+                "{mode}: idle it wakes {wakeups:.2} times a second, less than {IDLE_WAKEUPS} are wanted"
+            ));
+        }
+    }
+    let woken = |wanted: Mode| {
+        let row = rows.iter().find(|(mode, _)| *mode == wanted);
+        row.map(|(_, seen)| seen.loads[DENSE].cost.wakeups)
+    };
+    if let (Some(interrupt), Some(adaptive)) = (woken(Mode::Interrupt), woken(Mode::Adaptive)) {
+        if adaptive >= interrupt {
+            faults.push(format!(
+                "adaptive, {}: it wakes {adaptive:.0} times a second, fewer than the {interrupt:.0} of interrupt are wanted",
+                name(&plan.loads[DENSE])
+            ));
         }
     }
     faults
@@ -80,11 +125,8 @@ fn faults(rows: &[(Mode, Seen)]) -> Vec<String> {
 
 /// `None`: help is wanted.
 fn options() -> Result<Option<(Plan, bool)>, String> {
-    let mut plan = Plan {
-        low: 100,
-        high: 20_000,
-        time: Duration::from_secs(5),
-    };
+    let (mut low, mut high, mut dense, mut burst) = (100, 20_000, 100_000, 32);
+    let mut time = Duration::from_secs(5);
     let mut as_json = false;
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
@@ -97,13 +139,22 @@ fn options() -> Result<Option<(Plan, bool)>, String> {
         match word.as_str() {
             "--help" | "-h" => return Ok(None),
             "--json" => as_json = true,
-            "--seconds" => plan.time = Duration::from_secs(number(600)?),
-            "--low" => plan.low = number(1_000_000)?,
-            "--high" => plan.high = number(1_000_000)?,
+            "--seconds" => time = Duration::from_secs(number(600)?),
+            "--low" => low = number(1_000_000)?,
+            "--high" => high = number(1_000_000)?,
+            "--dense" => dense = number(1_000_000)?,
+            "--burst" => burst = number(256)?,
             _ => return Err(format!("there is no option {word}")),
         }
     }
-    Ok(Some((plan, as_json)))
+    let alone = |rate| Load { rate, burst: 1 };
+    let loads = [
+        alone(low),
+        alone(high),
+        alone(dense),
+        Load { rate: dense, burst },
+    ];
+    Ok(Some((Plan { loads, time }, as_json)))
 }
 
 fn processors() -> usize {
@@ -111,80 +162,89 @@ fn processors() -> usize {
 }
 
 fn table(rows: &[(Mode, Seen)], plan: Plan) -> String {
-    let [low, high] = [plan.low, plan.high].map(|rate| format!("{rate} frames/s"));
     let mut text = format!(
-        "There and back, microseconds; CPU % and wake-ups a second of the packet thread; {} s each, {} processors\n\n\
-         {:<10} {:>34}  {:>42}  {:>16}\n\
-         {:<10} {:>8} {:>8} {:>7} {:>8}  {:>7} {:>8} {:>8} {:>7} {:>8}  {:>7} {:>8}\n",
+        "There and back, microseconds; CPU %, wake-ups and events a second of the packet thread; {} s each, {} processors\n\n\
+         {:<26} {:<10} {:>8} {:>9} {:>9} {:>7} {:>9} {:>9}\n",
         plan.time.as_secs(),
         processors(),
-        "",
-        low,
-        high,
-        "idle",
+        "frames",
         "mode",
-        "p50",
-        "p99",
-        "CPU %",
-        "wakes/s",
         "back/s",
         "p50",
         "p99",
         "CPU %",
         "wakes/s",
-        "CPU %",
-        "wakes/s",
+        "events/s",
     );
-    let trips = |trips: &Trips| {
-        format!(
-            "{:>8.1} {:>8.1} {:>7.1} {:>8.0}",
-            trips.half, trips.most, trips.cost.cpu_percent, trips.cost.wakeups
-        )
-    };
+    for (place, load) in plan.loads.iter().enumerate() {
+        text.push('\n');
+        for (mode, seen) in rows {
+            let Trips {
+                frames,
+                half,
+                most,
+                cost,
+            } = seen.loads[place];
+            // Padded as text: a mode's own way to be shown knows no width.
+            text.push_str(&format!(
+                "{:<26} {:<10} {:>8.0} {half:>9.1} {most:>9.1} {:>7.1} {:>9.0} {:>9.0}\n",
+                name(load),
+                mode.to_string(),
+                frames as f64 / plan.time.as_secs_f64(),
+                cost.cpu_percent,
+                cost.wakeups,
+                cost.events,
+            ));
+        }
+    }
+    text.push('\n');
     for (mode, seen) in rows {
-        // Padded as text: its own way to be shown knows no width.
-        let mode = mode.to_string();
         text.push_str(&format!(
-            "{:<10} {}  {:>7.0} {}  {:>7.2} {:>8.2}\n",
-            mode,
-            trips(&seen.low),
-            seen.high.frames as f64 / plan.time.as_secs_f64(),
-            trips(&seen.high),
+            "{:<26} {:<10} {:>8} {:>9} {:>9} {:>7.2} {:>9.2} {:>9.2}\n",
+            "none",
+            mode.to_string(),
+            "",
+            "",
+            "",
             seen.idle.cpu_percent,
             seen.idle.wakeups,
+            seen.idle.events,
         ));
     }
     text
 }
 
 fn report(rows: &[(Mode, Seen)], plan: Plan) -> Value {
-    let trips = |trips: &Trips| {
+    let cost = |cost: &Cost| {
         json!({
+            "cpu_percent": cost.cpu_percent,
+            "wakeups_per_second": cost.wakeups,
+            "events_per_second": cost.events,
+        })
+    };
+    let trips = |(load, trips): (&Load, &Trips)| {
+        json!({
+            "frames_per_second": load.rate,
+            "burst": load.burst,
             "frames": trips.frames,
             "p50_microseconds": trips.half,
             "p99_microseconds": trips.most,
-            "cpu_percent": trips.cost.cpu_percent,
-            "wakeups_per_second": trips.cost.wakeups,
+            "cost": cost(&trips.cost),
         })
     };
     let rows = rows.iter().map(|(mode, seen)| {
+        let loads = plan.loads.iter().zip(&seen.loads).map(trips);
         json!({
             "mode": mode.to_string(),
-            "low": trips(&seen.low),
-            "high": trips(&seen.high),
-            "idle": {
-                "cpu_percent": seen.idle.cpu_percent,
-                "wakeups_per_second": seen.idle.wakeups,
-            },
+            "loads": loads.collect::<Vec<_>>(),
+            "idle": cost(&seen.idle),
         })
     });
     let rows: Vec<Value> = rows.collect();
     json!({
-        "schema": 1,
+        "schema": 2,
         "processors": processors(),
         "seconds": plan.time.as_secs(),
-        "low_frames_per_second": plan.low,
-        "high_frames_per_second": plan.high,
         "rows": rows,
     })
 }

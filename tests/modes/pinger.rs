@@ -18,6 +18,8 @@ const LATE: Duration = Duration::from_millis(10);
 pub struct Pings {
     /// Frames a second; 0: none.
     rate: AtomicU64,
+    /// Frames that are sent back to back.
+    burst: AtomicU64,
     /// Frames of an earlier phase do not count.
     phase: AtomicU64,
     /// Nanoseconds.
@@ -25,13 +27,15 @@ pub struct Pings {
 }
 
 impl Pings {
-    /// Begins to send at this rate; what was found before is forgotten. From 0 there is no way back: nobody wakes the backend.
-    pub fn begin(&self, rate: u64) {
+    /// Begins to send at this rate, so many at once; what was found before is forgotten. From rate 0 there is no way back:
+    /// nobody wakes the backend.
+    pub fn begin(&self, rate: u64, burst: u64) {
         self.phase.fetch_add(1, Relaxed);
         let mut times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
         times.clear();
         times.reserve(1 << 20);
         drop(times);
+        self.burst.store(burst.max(1), Relaxed);
         self.rate.store(rate, Relaxed);
     }
 
@@ -50,7 +54,10 @@ impl Pings {
 pub struct Pinger {
     pings: Arc<Pings>,
     start: Instant,
+    /// When the next burst is due.
     next: Instant,
+    /// Frames of the present one that are to be sent.
+    left: u64,
     connected: bool,
 }
 
@@ -61,13 +68,19 @@ impl Pinger {
             pings: Arc::clone(pings),
             start,
             next: start,
+            left: 0,
             connected: false,
         }
     }
 
+    /// Between two bursts; none if nothing is to be sent.
     fn gap(&self) -> Option<Duration> {
         let rate = self.pings.rate.load(Relaxed);
-        (rate > 0).then(|| Duration::from_secs_f64(1.0 / rate as f64))
+        (rate > 0).then(|| Duration::from_secs_f64(self.burst() as f64 / rate as f64))
+    }
+
+    fn burst(&self) -> u64 {
+        self.pings.burst.load(Relaxed)
     }
 }
 
@@ -95,7 +108,11 @@ impl Peer for Pinger {
         let Some(gap) = self.gap() else { return };
         let earliest = now.checked_sub(LATE).unwrap_or(now);
         self.next = self.next.max(earliest);
-        while self.next <= now {
+        while self.left > 0 || self.next <= now {
+            if self.left == 0 {
+                self.left = self.burst();
+                self.next += gap;
+            }
             let mut frame = [0; FRAME];
             frame[..6].copy_from_slice(&[2, 0, 0, 0, 0, 2]);
             frame[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 1]);
@@ -108,12 +125,14 @@ impl Peer for Pinger {
             if !burst.push(&frame, Offload::default()) {
                 break;
             }
-            self.next += gap;
+            self.left -= 1;
         }
     }
 
     fn due(&self) -> Option<Instant> {
-        self.gap().filter(|_| self.connected).map(|_| self.next)
+        // The rest of a burst is due at once.
+        let next = if self.left > 0 { self.start } else { self.next };
+        self.gap().filter(|_| self.connected).map(|_| next)
     }
 
     fn connected(&mut self, _: &netback_sim::FrontFeatures) {

@@ -1,4 +1,4 @@
-//! One run: a vif of a simulated Xen in service in one mode, at a low rate, at a high one, and idle.
+//! One run: a vif of a simulated Xen in service in one mode, at several loads, and idle.
 
 use std::fs;
 use std::sync::Arc;
@@ -20,17 +20,24 @@ const SETTLE: Duration = Duration::from_millis(300);
 /// Until a silent driver has come to rest.
 const REST: Duration = Duration::from_secs(3);
 
+/// Frames that are sent to the driver, which sends them back.
+#[derive(Debug, Clone, Copy)]
+pub struct Load {
+    /// Frames a second.
+    pub rate: u64,
+    /// Frames that are sent back to back.
+    pub burst: u64,
+}
+
 /// What every run does.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
-    /// Frames a second.
-    pub low: u64,
-    pub high: u64,
+    pub loads: [Load; 4],
     /// How long each part is looked at.
     pub time: Duration,
 }
 
-/// Frames at one rate.
+/// Frames at one load.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Trips {
     pub frames: usize,
@@ -47,13 +54,15 @@ pub struct Cost {
     pub cpu_percent: f64,
     /// Times a second that it slept and was woken.
     pub wakeups: f64,
+    /// Events of the backend a second.
+    pub events: f64,
 }
 
 /// What was seen of one mode.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Seen {
-    pub low: Trips,
-    pub high: Trips,
+    /// In the order of [`Plan::loads`].
+    pub loads: [Trips; 4],
     pub idle: Cost,
 }
 
@@ -64,7 +73,8 @@ pub struct Seen {
 pub fn run(mode: Mode, plan: Plan) -> Result<Seen, Box<dyn std::error::Error>> {
     let stage = Stage::new();
     let pings = Arc::<Pings>::default();
-    pings.begin(plan.low);
+    let [first, ..] = plan.loads;
+    pings.begin(first.rate, first.burst);
     let _backend = Backend::start(&stage.back, Config::new(FRONT, Pinger::new(&pings)))?;
     let service = Service::tuned(Tuning {
         mode: SharedMode::new(mode),
@@ -92,16 +102,15 @@ pub fn run(mode: Mode, plan: Plan) -> Result<Seen, Box<dyn std::error::Error>> {
             sleep(time);
             Taken::by(&service).since(before, begun.elapsed())
         };
-        let trips = |rate: u64| {
-            pings.begin(rate);
+        let trips = |load: Load| {
+            pings.begin(load.rate, load.burst);
             sleep(SETTLE);
-            pings.begin(rate);
+            pings.begin(load.rate, load.burst);
             let cost = watch(plan.time);
             Trips::of(&pings.found(), cost)
         };
-        seen.low = trips(plan.low);
-        seen.high = trips(plan.high);
-        pings.begin(0);
+        seen.loads = plan.loads.map(trips);
+        pings.begin(0, 1);
         sleep(REST);
         seen.idle = watch(plan.time);
         service.stop();
@@ -134,6 +143,7 @@ impl Trips {
 struct Taken {
     nanoseconds: u64,
     sleeps: u64,
+    events: u64,
 }
 
 impl Taken {
@@ -151,6 +161,7 @@ impl Taken {
         Self {
             nanoseconds: read("schedstat").and_then(|text| first(&text)).unwrap_or(0),
             sleeps: read("status").and_then(|text| sleeps(&text)).unwrap_or(0),
+            events: service.snapshot().get("events"),
         }
     }
 
@@ -159,6 +170,7 @@ impl Taken {
         Cost {
             cpu_percent: self.nanoseconds.saturating_sub(before.nanoseconds) as f64 / seconds / 1e7,
             wakeups: self.sleeps.saturating_sub(before.sleeps) as f64 / seconds,
+            events: self.events.saturating_sub(before.events) as f64 / seconds,
         }
     }
 }

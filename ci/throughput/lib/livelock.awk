@@ -1,6 +1,8 @@
-# livelock.tsv or policies.tsv of the scenario `livelock` to a table (-v title), or with -v form=json to an array of JSON. The
-# rows of one column (a rate that was asked for, or who works) stand together, since they are what is to be compared. What is
-# unknown is "-". With -v form=judge it prints nothing and fails if there is no row, or one without the figures that it is there for.
+# livelock.tsv, settings.tsv or policies.tsv of the scenario `livelock` to a table (-v title), or with -v form=json to an array of
+# JSON. The rows of one column (a rate that was asked for, a setting, or who works) stand together, since they are what is to be
+# compared. `ratio` is to the first receiver of the column, or with -v reference=NUMBER to that many datagrams a second. With
+# -v form=rate it prints what one receiver (-v receiver) of one column (-v of_column) delivers a second.
+# What is unknown is "-". With -v form=judge it prints nothing and fails if there is no row, or one without the figures that it is there for.
 
 BEGIN { FS = OFS = "\t" }
 
@@ -44,6 +46,15 @@ function lack(    words) {
 
 END {
     if (form == "judge") exit bad || NR == 0
+    if (form == "rate") {
+        found = "-"
+        if ((of_column, receiver) in row) {
+            split(row[of_column, receiver], of, "\t")
+            found = of[13]
+        }
+        print known(found) ? found : "-"
+        exit
+    }
     if (form == "json") printf "["
     else {
         print title
@@ -52,15 +63,15 @@ END {
         printf line, head, "receiver", "offered/s", "sent", "delivered", "lost", "lost %", "dropped", "delivered/s", "dom0 ns", "guest ns", "wake-ups", "ratio"
     }
     for (c = 1; c <= many; c++) {
-        reference = "-"
+        compared = reference == "" ? "-" : reference
         if (form != "json") print ""
         for (n = 1; n <= count; n++) {
             if (!((column[c], name[n]) in row)) continue
             split(row[column[c], name[n]], of, "\t")
             offered = quotient("%.0f", of[4], of[3])
             # The first of all, also where it is unknown: no other is what they are compared with.
-            if (n == 1) reference = of[13]
-            ratio = quotient("%.2f", of[13], reference)
+            if (n == 1 && reference == "") compared = of[13]
+            ratio = quotient("%.2f", of[13], compared)
             percent = known(of[6]) ? quotient("%.1f", of[6] * 100, of[4]) : "-"
             dom0 = quotient("%.0f", of[8], of[5])
             guest = quotient("%.0f", of[9], of[5])

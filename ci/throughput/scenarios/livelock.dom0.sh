@@ -1,9 +1,9 @@
 # shellcheck shell=sh
-# livelock: UDP datagrams of 18 bytes from dom0, at several rates, to three receivers; then the library under each restart limit
+# livelock: UDP datagrams of 18 bytes from dom0, at several rates, to three receivers; with equal shares, with much work; then the library under each restart limit
 #
-# What comes out is livelock.tsv and policies.tsv, a line a flood; ci/livelock makes tables of them. The sender is the same
-# program each time (netfront/examples/datagrams.rs, an ordinary socket), and numbers its datagrams.
-# CAP, WORK, RATES, POLICIES and PROCESSORS are what ci/livelock was told.
+# What comes out is livelock.tsv, settings.tsv and policies.tsv, a line a flood; ci/livelock makes tables of them. The sender is
+# the same program each time (netfront/examples/datagrams.rs, an ordinary socket), and numbers its datagrams.
+# CAP, WORK, HEAVY, RATES, POLICIES and PROCESSORS are what ci/livelock was told.
 
 # One line a receiver: its name, and who drives the vif. The first is what the others are compared with.
 all_receivers() {
@@ -47,6 +47,24 @@ receiver() {
     if [ "$PROCESSORS" = 1 ]; then guest_start; else guest_start 'cpus="1"'; fi
     guest_must "livelock_up $driver"
     for rate in $(words "$RATES"); do flood "$rate" "$rate" ''; done
+    all_settings
+}
+
+# all_settings: the same receiver at full rate where the guest is not bound, so that nobody need be behind; and with so much to do
+# for a datagram that none of them, the library's neither, can take what comes.
+all_settings() {
+    TABLE=settings
+    cap=$CAP work=$WORK
+    if [ "$cap" != 0 ]; then
+        CAP=0
+        flood full equal ''
+        CAP=$cap
+    fi
+    if [ "$HEAVY" != 0 ]; then
+        WORK=$HEAVY
+        flood full heavy ''
+        WORK=$work
+    fi
 }
 
 destroy() {
@@ -157,7 +175,8 @@ check_at_least "seconds of each flood (TEST_SECONDS)" 1 "$TEST_SECONDS"
 # them, some 8700 of these): then the sender would be as slow as the guest, and nothing would be offered that it cannot take.
 echo 33554432 >/proc/sys/net/core/wmem_default || fail "the sender's buffer cannot be made larger"
 : >"$RESULTS/livelock.tsv"
+: >"$RESULTS/settings.tsv"
 : >"$RESULTS/policies.tsv"
 name=-
 all_receivers
-saw "$(wc -l <"$RESULTS/livelock.tsv") floods of $CAP % of a processor, $(wc -l <"$RESULTS/policies.tsv") under restart limits"
+saw "$(wc -l <"$RESULTS/livelock.tsv") floods of $CAP % of a processor, $(wc -l <"$RESULTS/settings.tsv") with other settings, $(wc -l <"$RESULTS/policies.tsv") under restart limits"
