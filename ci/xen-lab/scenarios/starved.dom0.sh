@@ -2,9 +2,10 @@
 # starved: the kernel's netback finds no slot left in the receive ring of ours, which is paused: 20 times for a moment, for 20 s, and beyond the 60 s after which netback takes the carrier away; each time the ring is filled again, netback is told so, and no ping after it is lost.
 # guests: pv
 # part: features
+# deadline: 600
 
 ROUNDS=20
-# Datagrams of a burst, of a slot each: the ring has 256, netback's own queue 512 KiB, its interface's 32. What is more is lost.
+# Datagrams of a burst, of a slot each: the ring has 256, and netback's own queue holds 512 KiB. The others wait before its interface.
 BURST=2000
 SIZE=1400
 # What netback 6.1 is built with: packets wait this long for a slot, and without one for so long the guest is taken to be stalled.
