@@ -1,8 +1,10 @@
 //! Answers ARP, ping and UDP for one IPv4 address, straight from the vif: no kernel stack, no TAP.
 //!
-//! `echo --address 10.0.0.2 [--vif N] [--sim SOCKET]`
+//! `echo --address 10.0.0.2 [--pieces N] [--vif N] [--sim SOCKET]`
 //!
-//! It shows the loop of a program that answers: receive, send, flush once, wait.
+//! It shows the loop of a program that answers: receive, send, flush once, wait. With `--pieces N` an answer is given to the queue
+//! in N pieces of even length, as by a program that has its packets scattered over memory: more than the 18 slots that a packet
+//! may take are no matter, since the pieces are copied into as few as hold them.
 //!
 //! In a Xen guest, as root, with a vif that the kernel's driver has given up; dom0 has an address of the same
 //! network on the vif's bridge:
@@ -26,6 +28,7 @@ mod common;
 
 use std::error::Error;
 use std::net::Ipv4Addr;
+use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -35,6 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let address: Ipv4Addr = common::option("--address")
         .ok_or("give --address A.B.C.D")?
         .parse()?;
+    let pieces: NonZeroUsize = common::option_or("--pieces", NonZeroUsize::MIN)?;
     // The ground to stand on: this Xen domain, or a domain of a simulated Xen.
     let domain = common::domain()?;
     // Connecting makes this thread the owner of the queue: it alone receives and sends.
@@ -45,7 +49,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     common::turns(device, |device| {
         // Asked each time: a vif that was connected anew may have another.
         let mac = device.link().mac;
-        turn(device.queue(), &mut answers, mac, address)
+        turn(device.queue(), &mut answers, mac, (address, pieces))
     })?;
     Ok(())
 }
@@ -55,20 +59,27 @@ fn turn(
     queue: &mut Queue,
     answers: &mut Vec<Vec<u8>>,
     mac: [u8; 6],
-    address: Ipv4Addr,
+    (address, pieces): (Ipv4Addr, NonZeroUsize),
 ) -> Result<ControlFlow<()>, netfront::Error> {
     queue.receive(64, |packet| answers.extend(answer(packet, mac, address)))?;
     // Takes back the pages of answers that the backend has sent.
     queue.reclaim()?;
     for answer in answers.drain(..) {
+        let answer: Vec<&[u8]> = cut(&answer, pieces).collect();
         // What finds no room is dropped, as a network does.
-        let _ = queue.send(&[&answer], Offload::default());
+        let _ = queue.send(&answer, Offload::default());
     }
     // One publication and at most one event for all of the above.
     queue.flush()?;
     // Returns at once if there is more to do. No wake-up is lost.
     queue.wait(Duration::from_secs(1))?;
     Ok(ControlFlow::Continue(()))
+}
+
+/// The packet in so many pieces, of which none is more than a byte longer than another.
+fn cut(packet: &[u8], pieces: NonZeroUsize) -> impl Iterator<Item = &[u8]> {
+    let at = move |piece: usize| packet.len() * piece / pieces;
+    (0..pieces.get()).map(move |piece| &packet[at(piece)..at(piece + 1)])
 }
 
 /// The answer to a packet, if it is for us and asks for one.

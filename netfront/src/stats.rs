@@ -88,6 +88,8 @@ counters! {
     rx_detached,
     /// Times that the receive ring had fewer than an eighth of its slots posted.
     rx_starved,
+    /// Batches before which the backend had filled every slot that was posted: it had none left, and waited or dropped packets.
+    rx_ring_empty,
     /// Packets dropped: a response with an error status.
     rx_drop_negative_status,
     /// Packets dropped: offset and length left the page.

@@ -120,6 +120,28 @@ fn echo_answers_arp_ping_and_udp_for_its_address() {
     assert!(wire.try_recv().is_err());
 }
 
+/// More pieces than a packet may have slots, and more than the smallest answer has bytes.
+#[test]
+fn echo_answers_in_so_many_pieces_and_nobody_sees_it() {
+    let program = example("echo");
+    let world = Stage::new();
+    let (guest, wire, _backend) = wired(&world);
+    let arguments = ["--address", "10.0.0.2", "--pieces", "64"];
+    let mut echo = Guest::start(&program, &world.socket, &arguments);
+    assert_eq!(echo.line(), "answering for 10.0.0.2\n");
+    for len in [1usize, 1000, 9001, 60_000] {
+        let data = common::frame(len, 1);
+        let mut udp = vec![0x30, 0x39, 0, 7, 0, 0, 0, 0];
+        udp[4..6].copy_from_slice(&(8 + len as u16).to_be_bytes());
+        udp.extend(&data);
+        guest.send(ipv4(17, &udp)).unwrap();
+        let answer = wire.recv_timeout(PATIENCE).expect("an answer");
+        assert_eq!(answer.len(), 42 + len);
+        assert_eq!(answer[34..38], [0, 7, 0x30, 0x39], "the ports swapped");
+        assert!(answer[42..] == data, "{len} bytes come back as they went");
+    }
+}
+
 #[test]
 fn send_sends_so_many_frames_of_a_size_and_ends() {
     let program = example("send");

@@ -88,6 +88,9 @@ attempt_scenario() {
 # collect FOLDER: what a person wants to see when a scenario failed, and an end to the guest.
 collect() {
     rm -f /run/lab/offers
+    # What a scenario that failed left to the next one.
+    ip link del xenbr0.5 2>/dev/null
+    ip link set xenbr0 mtu 1500
     killall tcpdump httpd netback-sim nc socat iperf3 ping 2>/dev/null
     dmesg >"$1/dom0-dmesg.txt"
     if [ "$verdict" = failed ]; then

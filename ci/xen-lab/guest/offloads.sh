@@ -35,6 +35,11 @@ check_if() {
     if [ "$1" = yes ]; then check_at_least "$2" 1 "$3"; else check "$2" 0 "$3"; fi
 }
 
+# Where the two kernels meet: 10.77.0.0/24 and fd77::/64, or another number in the place of 77.
+NET=77
+# "vlan and " while everything is tagged: to tcpdump a tagged packet is none of IP otherwise.
+TAGGED=
+
 # crosses NAME: files and datagrams of both families both ways; what was found is in NAME.dom0.txt and NAME.guest.txt.
 #
 # Each way ends behind the kernel that it goes to. To the guest: from dom0's own stack, which leaves to its interface what that
@@ -47,17 +52,17 @@ crosses() {
     far_record /tmp/far.pcap >"$mine" || fail "the far end in dom0: $(cat "$mine")"
     errors=$(sum_errors)
     errors_far=$(sum_errors far)
-    record 100000 /tmp/passed.pcap 'greater 1515 or udp'
+    record 100000 /tmp/passed.pcap 'greater 1515 or udp or vlan'
 
-    guest_must offloads_fetch
-    for address in 10.77.0.2 '[fd77::2]'; do
+    guest_must "offloads_fetch $NET"
+    for address in "10.$NET.0.2" "[fd$NET::2]"; do
         far timeout 40 wget -q -O /tmp/fetched "http://$address:8080/file" || fail "$1: no file from $address"
         check "$1: bytes of the file from $address that are otherwise" none "$(cmp /tmp/fetched /tmp/www/file 2>&1 && echo none)"
     done
     datagrams_to "$1" 10.78.0.2
     datagrams_to "$1" fd78::2
-    datagrams_to "$1" 10.77.0.3 guest
-    datagrams_to "$1" fd77::3 guest
+    datagrams_to "$1" "10.$NET.0.3" guest
+    datagrams_to "$1" "fd$NET::3" guest
 
     stop_recording
     far_recorded >"$mine" || fail "the far end in dom0: $(cat "$mine")"
@@ -98,9 +103,12 @@ datagrams_to() {
 # passed NAME 6|'' END: of one family, from or to the guest: packets of more than a frame that passed the vif whole, and datagrams that
 # passed it with a blank checksum, which a capture there shows as a wrong one.
 passed() {
-    what="ip$2 and ether $3"
-    echo "large_$1 $(tcpdump -r /tmp/passed.pcap -Z root -n "greater 1515 and $what" 2>/dev/null | wc -l | tr -d ' ')"
-    echo "blank_$1 $(tcpdump -r /tmp/passed.pcap -Z root -n -vv "udp and less 1514 and $what" 2>/dev/null | grep -c 'bad udp cksum')"
+    what="ether $3 and ${TAGGED}ip$2"
+    # A tag is 4 bytes more.
+    frame=1514
+    [ -z "$TAGGED" ] || frame=1518
+    echo "large_$1 $(tcpdump -r /tmp/passed.pcap -Z root -n "greater $((frame + 1)) and $what" 2>/dev/null | wc -l | tr -d ' ')"
+    echo "blank_$1 $(tcpdump -r /tmp/passed.pcap -Z root -n -vv "less $frame and $what and udp" 2>/dev/null | grep -c 'bad udp cksum')"
 }
 
 # sums_are_right NAME FILE: some of each kind were seen, and none that is wrong.
@@ -177,6 +185,47 @@ far_ends_meet() {
     within 30 "and by IPv6" far ping6 -c 1 -W 1 fd77::2
     within 30 "IPv6 reaches the guest's far end" ping6 -c 1 -W 1 fd78::2
     stage "$SCENARIO: the far ends are there"
+}
+
+# routes_to_far: by which way dom0 reaches the guest's far end.
+routes_to_far() {
+    ip route replace 10.78.0.0/24 via "10.$NET.0.2" || fail "no route to the guest's far end"
+    ip -6 route replace fd78::/64 via "fd$NET::2" || fail "no IPv6 route to the guest's far end"
+}
+
+# tagged_begin: the same two kernels and far ends in VLAN 5 as well, 10.75.0.0/24 and fd75::/64, and from now on they meet there. On the
+# bridge, which hands tagged frames on as they are: an interface upon the vif would take them away from dom0's far end.
+tagged_begin() {
+    modprobe 8021q || fail "modprobe 8021q"
+    # That of an earlier scenario, which may have ended anywhere.
+    ip link del xenbr0.5 2>/dev/null
+    ip link add link xenbr0 name xenbr0.5 type vlan id 5 || fail "no VLAN on xenbr0"
+    echo 0 >/proc/sys/net/ipv6/conf/xenbr0.5/accept_dad
+    if ! ip link set xenbr0.5 up || ! ip addr add 10.75.0.1/24 dev xenbr0.5 || ! ip -6 addr add fd75::1/64 dev xenbr0.5; then
+        fail "no addresses in the VLAN"
+    fi
+    far ip link add link lab1 name lab1.5 type vlan id 5 || fail "no VLAN at the far end in dom0"
+    far_without_offloads 'far ethtool' lab1.5 || fail "the VLAN at the far end in dom0 has offloads"
+    far ip link set lab1.5 up && far ip addr add 10.75.0.3/24 dev lab1.5 && far ip -6 addr add fd75::3/64 dev lab1.5
+    guest_must offloads_tagged
+    # Back the same way: what the guest's far end asks for comes tagged, and is answered tagged.
+    NET=75
+    routes_to_far
+    TAGGED='vlan and '
+    within 30 "the guest answers in the VLAN" ping -c 1 -W 1 10.75.0.2
+    within 30 "dom0's far end reaches the guest in the VLAN" far ping -c 1 -W 1 10.75.0.2
+    within 30 "and by IPv6" far ping6 -c 1 -W 1 fd75::2
+    within 30 "the guest's far end answers through the VLAN" ping6 -c 1 -W 1 fd78::2
+}
+
+# tagged_end: as before.
+tagged_end() {
+    NET=77
+    routes_to_far
+    ip link del xenbr0.5
+    far ip link del lab1.5
+    guest_must ip link del xn0.5
+    TAGGED=
 }
 
 # The first packets bring the bridge to know where a new interface is.

@@ -11,7 +11,7 @@ prepare_base_images() {
 
     tree=$CACHE/base/guest
     put_busybox "$tree"
-    put_modules "$tree" xenfs xen-evtchn xen-gntalloc xen-gntdev xen-privcmd xen-netfront tun veth
+    put_modules "$tree" xenfs xen-evtchn xen-gntalloc xen-gntdev xen-privcmd xen-netfront tun veth 8021q
     put_program "$tree" iperf3 xenstore-{read,write,watch,list,ls,rm}
     # What a program of ours loads at run time; its dependencies come with them.
     put_program "$tree" libxengnttab.so.1 libxenevtchn.so.1 libxenstore.so.4 libgcc_s.so.1
@@ -19,7 +19,7 @@ prepare_base_images() {
 
     tree=$CACHE/base/dom0
     put_busybox "$tree"
-    put_modules "$tree" xenfs xen-evtchn xen-gntalloc xen-gntdev xen-privcmd xen-netback bridge tun veth ata_piix sd_mod
+    put_modules "$tree" xenfs xen-evtchn xen-gntalloc xen-gntdev xen-privcmd xen-netback bridge tun veth 8021q ata_piix sd_mod
     # xl needs libgcc_s.so.1 although it is not linked to it: the C library loads it when a thread is cancelled.
     put_program "$tree" xl xenstored xenconsoled xenconsole xen-init-dom0 libxl-save-helper libgcc_s.so.1
     put_program "$tree" iperf3 tcpdump socat xenstore-{read,write,watch,list,ls,rm,chmod,exists}

@@ -1,5 +1,5 @@
 # shellcheck shell=sh disable=SC2153 # NODE is talk.sh's
-# link: ours follows what toolstacks write of a vif with the kernel's netback: `mtu`, `carrier`, `disconnect` and `speed` reach the TAP within a second, there and back, also with the cable out; an address that only the backend's directory has; `trusted` 0, with which everything is copied.
+# link: ours follows what toolstacks write of a vif with the kernel's netback: `mtu`, `carrier`, `disconnect` and `speed` reach the TAP within a second, there and back, also with the cable out; an address that only the backend's directory has; `trusted` 0, with which everything is copied; `feature-xdp-headroom` is known, and never asked for.
 # guests: pv
 # part: features
 
@@ -35,6 +35,13 @@ largest_frame() {
 # silent: the guest does not answer. Linux may take a second to act on a carrier that is gone.
 silent() { ! ping -c 1 -W 1 10.77.0.2; }
 
+# headroom YES|NO VALUE: what `netfront status` knows of netback's offer to leave bytes free before packets; and nobody asks for them.
+headroom() {
+    check "feature-xdp-headroom of netback" "$2" "$(xenstore-read "$BACK/feature-xdp-headroom")"
+    check "feature-xdp-headroom by status" "$1" "$(guest link_offer feature-xdp-headroom)"
+    ! xenstore-exists "$FRONT/xdp-headroom" || fail "$FRONT/xdp-headroom is $(xenstore-read "$FRONT/xdp-headroom"): wanted none"
+}
+
 front_anew() {
     guest_must front_start
     guest_must front_wait
@@ -58,6 +65,7 @@ check "the address of the interface without mac in the frontend's directory" "$M
 guest_must "link_status '$MAC, MTU 1500, carrier on'"
 ping_both 3 >/dev/null
 saw "the address is the backend's directory's"
+headroom true 1
 stage "$SCENARIO: connected"
 
 # The MTU: xl writes it into the frontend's directory, where dom0 may change it.
@@ -118,7 +126,12 @@ check_at_least "large packets lent by a driver that trusts" 1 "$(guest front_num
 guest_must front_stop
 check "trusted, as xl writes it" 1 "$(xenstore-read "$FRONT/trusted")"
 xenstore-write "$FRONT/trusted" 0
+# A driver before ours may have asked, and a backend need not offer it.
+xenstore-write "$FRONT/xdp-headroom" 256
+offers feature-xdp-headroom 0
 front_anew
+headroom false 0
+saw "feature-xdp-headroom 1 and 0: status says so; xdp-headroom is never written, and one that was left there is removed"
 guest_must "link_status 'everything is copied (untrusted)'"
 tcp_both 1
 check "large packets lent with trusted = 0" 0 "$(guest front_number rx_large)"

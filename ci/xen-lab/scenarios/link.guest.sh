@@ -51,3 +51,6 @@ link_status() {
     netfront status --vif 0 >/run/lab/status.txt || return 1
     grep -q "$1" /run/lab/status.txt || { echo "status does not say '$1':"; cat /run/lab/status.txt; return 1; }
 }
+
+# link_offer KEY: whether the backend offers it, by `netfront status --json`: true or false.
+link_offer() { netfront status --vif 0 --json | sed -n 's/.*"'"$1"'": \(true\|false\).*/\1/p'; }

@@ -1,5 +1,5 @@
 # shellcheck shell=sh source=/dev/null disable=SC2154 # some variables are those of offloads.sh
-# offloads: ours with the kernel's netback under 8 settings of `ethtool -K` with every pair of those of both sides: TCP and UDP over IPv4 and IPv6 both ways, no wrong checksum behind either kernel, large segments whole where both ends take them; then with what one end does not ask for or does not offer.
+# offloads: ours with the kernel's netback under 8 settings of `ethtool -K` with every pair of those of both sides: TCP and UDP over IPv4 and IPv6 both ways, no wrong checksum behind either kernel, large segments whole where both ends take them; the same in a VLAN, where ours cuts and fills in, since netback takes neither; then with what one end does not ask for or does not offer.
 # guests: pv
 # part: features
 # deadline: 600
@@ -49,6 +49,32 @@ each_setting
 saw "$count settings of vif and TAP, TCP and UDP over IPv4 and IPv6 both ways: $all_sums right checksums behind the two kernels, 0 wrong"
 saw "large segments whole just where vif or TAP have tso, tso6"
 offload "$VIF" "$ALL" >"$RESULTS/ethtool.txt" || fail "in dom0: $(cat "$RESULTS/ethtool.txt")"
+
+# In a VLAN dom0 cuts and fills in whatever it sends: netback's interface says of tagged packets that it takes none of it. What the
+# guest leaves to its TAP is no business of netback's either: it looks for a blank checksum in packets of IP, drops one that is tagged,
+# and has no words for where it is. So ours cuts and fills in.
+tagged_begin
+crosses_ours tagged
+segments to no no
+segments from no no
+check "tagged packets received with a blank checksum" 0 "$(number rx_csum_blank "$theirs")"
+check "packets sent with a blank checksum in a VLAN" 0 "$(number tx_csum_blank "$theirs")"
+for family in 4 6; do check "blank checksums of IPv$family on the vif in a VLAN" 0 "$(number "blank_from$family" "$mine")"; done
+tagged_cut=$(number tap_segments_cut "$theirs")
+tagged_filled=$(number tap_checksums_filled "$theirs")
+check_at_least "large segments that our driver cut in a VLAN" 1 "$tagged_cut"
+check_at_least "checksums that our driver filled in in a VLAN" 32 "$tagged_filled"
+tell_found "VLAN 5, vif $ALL, TAP $ALL"
+guest_must "offload xn0 -"
+crosses_ours tagged-plain
+segments from no no
+check "large segments that our driver cut of a TAP without offloads" 0 "$(number tap_segments_cut "$theirs")"
+check "checksums that our driver filled in for a TAP without offloads" 0 "$(number tap_checksums_filled "$theirs")"
+tell_found "VLAN 5, vif $ALL, TAP -"
+guest_must "offload xn0 $ALL"
+tagged_end
+saw "in a VLAN the same: none wrong; $tagged_cut segments cut and $tagged_filled checksums filled in by us, since netback would drop what is tagged and blank"
+stage "$SCENARIO: tagged"
 
 # Not asked for by us: dom0's kernel cuts, and fills in.
 front_anew --no-gso

@@ -37,9 +37,15 @@ offloads_begin() {
     counters >/run/lab/stats.before
 }
 
-# offloads_fetch PATH...: the far end fetches the file from dom0 by each address, and has what the guest has.
+# offloads_tagged: the TAP in VLAN 5 as well.
+offloads_tagged() {
+    modprobe 8021q && ip link add link xn0 name xn0.5 type vlan id 5 || return 1
+    ip link set xn0.5 up && ip addr add 10.75.0.2/24 dev xn0.5 && ip -6 addr add fd75::2/64 dev xn0.5
+}
+
+# offloads_fetch NET: the far end fetches the file from dom0 by each address, and has what the guest has.
 offloads_fetch() {
-    for address in 10.77.0.1 '[fd77::1]'; do
+    for address in "10.$1.0.1" "[fd$1::1]"; do
         far timeout 40 wget -q -O /tmp/fetched "http://$address:8080/file" || { echo "no file from $address"; return 1; }
         cmp /tmp/fetched /tmp/www/file || return 1
     done

@@ -127,6 +127,10 @@ impl RxQueue {
     ) -> Result<usize, Error> {
         let mut seen = 0;
         let traces = self.watch.on().traces();
+        // Before anything is posted again: afterwards nobody could tell.
+        if self.ring.in_flight() > 0 && self.ring.unconsumed_now()? == self.ring.in_flight() {
+            stats.rx_ring_empty.add(1);
+        }
         while seen < budget && receive::next(&mut self.ring, &mut self.assembled)? {
             seen += 1;
             if traces {

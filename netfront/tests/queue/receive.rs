@@ -265,3 +265,24 @@ fn slots_without_bytes_inside_a_packet_are_passed_over_and_return() {
     assert_eq!(receive_all(&mut queue), [sent]);
     assert_eq!(back.take_posted(), SLOTS);
 }
+
+/// The row "receive ring refilled when it ran empty": what a user sees of a driver that is slower than its backend.
+#[test]
+fn a_ring_of_which_the_backend_has_filled_every_slot_is_counted_and_posted_anew() {
+    let world = World::new();
+    let (mut queue, mut back) = world.pair(&QueueConfig::default());
+    let mut delivered = 0;
+    // All slots, all but one, and none: only the first leaves the backend nothing.
+    for (filled, counted) in [(SLOTS, 1), (SLOTS - 1, 1), (0, 1), (SLOTS, 2)] {
+        for seed in 0..filled {
+            back.deliver(&frame(60, seed));
+        }
+        delivered += filled;
+        // In batches: the second begins with slots that the first has posted again.
+        assert_eq!(receive_all(&mut queue).len(), filled);
+        assert_eq!(count(&queue, "rx_ring_empty"), counted, "{filled} filled");
+        assert_eq!(back.take_posted(), SLOTS);
+    }
+    assert_eq!(count(&queue, "rx_packets"), delivered as u64);
+    assert_eq!(count(&queue, "rx_starved"), 0, "the pool was never short");
+}
