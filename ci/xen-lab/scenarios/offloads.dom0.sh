@@ -53,6 +53,7 @@ offload "$VIF" "$ALL" >"$RESULTS/ethtool.txt" || fail "in dom0: $(cat "$RESULTS/
 # In a VLAN dom0 cuts and fills in whatever it sends: netback's interface says of tagged packets that it takes none of it. What the
 # guest leaves to its TAP is no business of netback's either: it looks for a blank checksum in packets of IP, drops one that is tagged,
 # and has no words for where it is. So ours cuts and fills in.
+guest_must "offload xn0 $ALL"
 tagged_begin
 crosses_ours tagged
 segments to no no
