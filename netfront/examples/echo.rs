@@ -76,10 +76,11 @@ fn turn(
     Ok(ControlFlow::Continue(()))
 }
 
-/// The packet in so many pieces, of which none is more than a byte longer than another.
+/// The packet in so many pieces, or in one for each byte: none is empty, and none more than a byte longer than another.
 fn cut(packet: &[u8], pieces: NonZeroUsize) -> impl Iterator<Item = &[u8]> {
+    let pieces = pieces.get().min(packet.len());
     let at = move |piece: usize| packet.len() * piece / pieces;
-    (0..pieces.get()).map(move |piece| &packet[at(piece)..at(piece + 1)])
+    (0..pieces).map(move |piece| &packet[at(piece)..at(piece + 1)])
 }
 
 /// The answer to a packet, if it is for us and asks for one.
