@@ -187,7 +187,11 @@ fn who_names_no_consumer_is_told_of_all_and_who_asks_a_driver_that_is_not_there_
     let stage = Stage::new();
     let nobody = stage.netfront("stats", &["--vif", "3"]);
     assert_eq!(nobody.status.code(), Some(69), "{}", said(&nobody));
-    for wanted in ["no netfront answers", "`netfront run`", "`netfront status`"] {
+    for wanted in [
+        "no netfront runs here",
+        "`netfront run`",
+        "`netfront status`",
+    ] {
         assert!(said(&nobody).contains(wanted), "{}", said(&nobody));
     }
 }
