@@ -294,7 +294,25 @@ impl Cores {
                 own.armed = false;
                 self.halves[to].list(queue);
             }
+            self.look_at_spread(world);
         }
+    }
+
+    /// Where queues are, once all are where they are wanted: on their way there they may be anywhere.
+    fn look_at_spread(&self, world: &mut World<'_>) {
+        if world.queues.iter().any(|queue| queue.moves_to.is_some()) {
+            return;
+        }
+        let queues = |core: &CoreId| {
+            let own = world.queues.iter();
+            own.filter(|queue| queue.owner == *core as usize).count()
+        };
+        let counts: Vec<usize> = self.binding.cores().iter().map(queues).collect();
+        let most = counts.iter().max().copied().unwrap_or(0);
+        let least = counts.iter().min().copied().unwrap_or(0);
+        // A queue on a core that is to have none is as far off as can be.
+        let lost = world.queues.len() - counts.iter().sum::<usize>();
+        world.seen.spread = world.seen.spread.max(most - least + lost);
     }
 
     /// Something is bound anew.
@@ -336,7 +354,6 @@ impl Cores {
         };
         let queues = world.queues.len();
         let moves = self.binding.rebind(queues, cores).expect("there are cores");
-        world.seen.spread = world.seen.spread.max(self.binding.spread());
         for change in moves {
             let own = &mut world.queues[change.queue];
             own.moves_to = Some(change.to as usize);
@@ -401,10 +418,7 @@ pub fn run(parameters: &Parameters, way: Way) -> Seen {
         arrivals: Arrivals::new(parameters.total_kpps, Pattern::Poisson, 2),
         random: Random::new(3),
         workers,
-        seen: Seen {
-            spread: binding.spread(),
-            ..Seen::default()
-        },
+        seen: Seen::default(),
     };
     // Short activations, so that no core is far ahead of another.
     let budgets = Budgets {
@@ -420,6 +434,7 @@ pub fn run(parameters: &Parameters, way: Way) -> Seen {
         binding,
         events: vec![0; event_cores],
     };
+    cores.look_at_spread(&mut world);
     let end = parameters.run_us * 1000;
     let mut next_rebinding = parameters.rebind_us * 1000;
     loop {

@@ -113,7 +113,7 @@ pub fn holds(parameters: &Parameters) -> [Duration; 2] {
     ]
 }
 
-/// The default, but for how long packets are held.
+/// The adaptive limit in the setting of the table, with packets held for so long.
 pub fn holding(hold: Duration) -> Setting {
     let limits = Limits::default();
     Setting {

@@ -46,11 +46,12 @@ pub struct Seen {
     pub wakes: u64,
     /// Packets that came after a later one of their connection.
     pub out_of_order: u64,
-    /// The largest difference in queues of two event cores, at any time.
+    /// The largest difference in queues of two event cores that were to have some, whenever all queues were where they were
+    /// wanted.
     pub spread: usize,
     /// From coming to being worked on.
     pub latency: Times,
-    /// Events on cores that work.
+    /// Events on cores that work: of the way in which cores do both. Where they are apart there is no way for one to get there.
     pub events_on_workers: u64,
     /// How often something was bound anew.
     pub rebindings: u64,

@@ -108,4 +108,8 @@ check_at_least "queues that went from one event core to the other" 10 "$(field q
 spread=$(field largest_spread)
 [ "$spread" -le 1 ] || fail "queues that one event core had more than the other: wanted 1 at most, found $spread"
 none_on_workers
-saw "bound anew $(field rebindings) times at full rate: $(field delivered) datagrams, none out of order, spread $spread, $(field wakeups_a_packet) wake-ups a packet"
+# Event cores' sleeps and workers' wake-ups together: 0.17 were seen. One for each packet would be the end of all batches.
+wakeups=$(field wakeups_a_packet)
+awk -v found="${wakeups:-9}" 'BEGIN { exit !(found < 0.5) }' ||
+    fail "wake-ups a packet at full rate: wanted fewer than 0.5, found ${wakeups:-none in the report}"
+saw "bound anew $(field rebindings) times at full rate: $(field delivered) datagrams, none out of order, spread $spread, $wakeups wake-ups a packet"

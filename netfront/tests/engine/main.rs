@@ -14,6 +14,7 @@
 //! | `cores` | queues on event cores, with workers or without, in threads |
 //! | `pending` | kinds of deferred work, the lowest first |
 //! | `fate` | a program decides about a packet before its buffer is built, and after |
+//! | `undisturbed` | events are taken by event cores, and never by a worker |
 //! | `quiet` | what one queue goes through is not felt by the cores, nor by other queues |
 //!
 //! What they do together, under load, is in the package `netfront-tests`, `tests/engine`.
@@ -34,3 +35,4 @@ mod receiver;
 mod source;
 mod top_half;
 mod turns;
+mod undisturbed;
