@@ -41,8 +41,8 @@ impl Vif {
         Ok(true)
     }
 
-    /// The frontend closes: what it asked before is answered before, whatever is noticed first. It asks for an end of hashes
-    /// then and does not wait for long, and the next frontend gets its packets by what this one wanted.
+    /// The frontend closes, and what it asked before that is answered, whichever of the two is noticed first: at its goodbye it does
+    /// not wait for long.
     pub(crate) fn answer_last_question(&mut self) {
         // The rings go in any case, so a broken one needs no remark.
         if let Err(fault) = self.serve_control() {
