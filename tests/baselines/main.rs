@@ -32,8 +32,9 @@ of the worker to take it), a round for each packet, a store behind a lock, fixed
   --work NS     what is done with a packet takes so many nanoseconds (default 500)
   --json        the figures as JSON
 
-Fails if no packet came, one was out of order, queues were ever spread by more than one, or workers of the first two rows were woken
-more than 0.05 times a packet, or those of the row that is to wake them for each packet less than 0.9 times. Rates depend on the machine, and with fewer than five processors threads share them: compare rows of one run.
+Fails if no packet came, one was out of order, queues were ever spread by more than one, workers of the first two rows were woken more than
+0.05 times a packet, or those of the row that is to wake them for each packet less than 0.9 times. Rates depend on the machine, and with fewer
+than five processors threads share them: compare rows of one run.
 ";
 
 /// Wake-ups of workers for each packet, at most.
