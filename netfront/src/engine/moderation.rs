@@ -134,10 +134,55 @@ pub enum Step {
     Poll,
 }
 
+/// Activations in a row whose looks found nothing, until the next ones are not followed by looks.
+const PATIENCE: u8 = 4;
+
+/// Activations without looks, until one is followed by looks again: traffic may have changed.
+const TRY: u8 = 16;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Event,
-    Deferred { empty: u32 },
+    Deferred {
+        /// Looks in a row that found nothing.
+        empty: u32,
+        /// Whether any look since the event found something.
+        found: bool,
+    },
+}
+
+/// Whether looking pays. Packets that come in bursts with longer gaps between than looks bridge cost one event a burst, and
+/// each look after a burst would be in vain.
+#[derive(Debug, Clone, Copy)]
+struct Worth {
+    /// Down by each activation whose looks were in vain, up by each other.
+    score: u8,
+    /// Activations since the last one with looks, while there is no score.
+    passed_over: u8,
+}
+
+impl Worth {
+    const FULL: Self = Self {
+        score: PATIENCE,
+        passed_over: 0,
+    };
+
+    /// An activation has looked, and found something or not.
+    fn learn(&mut self, found: bool) {
+        self.score = match found {
+            true => (self.score + 1).min(PATIENCE),
+            false => self.score.saturating_sub(1),
+        };
+    }
+
+    /// An activation asks whether to look.
+    fn looks(&mut self) -> bool {
+        if self.score > 0 {
+            return true;
+        }
+        self.passed_over = (self.passed_over + 1) % TRY;
+        self.passed_over == 0
+    }
 }
 
 /// The moderation of one queue.
@@ -146,6 +191,7 @@ pub struct Moderation {
     mode: Mode,
     settings: Settings,
     state: State,
+    worth: Worth,
     /// Running mean of the packets of an activation, times 16.
     mean: u64,
 }
@@ -157,6 +203,7 @@ impl Moderation {
             mode,
             settings,
             state: State::Event,
+            worth: Worth::FULL,
             mean: 0,
         }
     }
@@ -188,18 +235,29 @@ impl Moderation {
     }
 
     fn adapt(&mut self, packets: usize, posted: u32) -> Step {
-        let empty = match self.state {
-            State::Deferred { empty } if packets == 0 => empty + 1,
+        let (empty, found) = match self.state {
+            State::Deferred { empty, found } if packets == 0 => (empty + 1, found),
+            State::Deferred { .. } => (0, true),
             // A timer, or an event whose packets an earlier look took.
-            State::Event if packets == 0 => self.settings.empty_looks,
-            _ => 0,
+            State::Event if packets == 0 => (self.settings.empty_looks, false),
+            State::Event => (0, false),
         };
         // A single packet is no reason to look again: under light load each packet would cost looks that find
         // nothing, in place of one event.
         let busy = self.mean / 16 >= 2;
         if busy && empty < self.settings.empty_looks {
-            self.state = State::Deferred { empty };
+            if self.state == State::Event && !self.worth.looks() {
+                // The first packet of the next burst.
+                return Step::Arm {
+                    after: 1,
+                    within: None,
+                };
+            }
+            self.state = State::Deferred { empty, found };
             return Step::Wait(self.settings.defer);
+        }
+        if self.state != State::Event {
+            self.worth.learn(found);
         }
         self.state = State::Event;
         let after = self.after(posted);
@@ -267,6 +325,47 @@ mod tests {
         for _ in 0..100 {
             assert_eq!(queue.drained(1, 256), ARMED);
         }
+    }
+
+    /// An activation, and all looks and timers until it waits for the next event. Each look but the first few finds nothing.
+    fn burst(queue: &mut Moderation, packets: usize, looks_that_find: usize) -> usize {
+        let mut calls = 1;
+        let mut step = queue.drained(packets, 256);
+        // Some timers fit between two bursts; an event for the first packet ends them.
+        while calls < 8 && !matches!(step, Step::Arm { within: None, .. }) {
+            let found = if calls <= looks_that_find { packets } else { 0 };
+            step = queue.drained(found, 256);
+            calls += 1;
+        }
+        calls
+    }
+
+    #[test]
+    fn bursts_with_long_gaps_cost_one_event_each_and_few_looks_in_vain() {
+        let mut queue = Moderation::new(Mode::Adaptive, Settings::default());
+        for _ in 0..100 {
+            burst(&mut queue, 32, 0);
+        }
+        let calls: usize = (0..160).map(|_| burst(&mut queue, 32, 0)).sum();
+        assert!(
+            calls <= 160 + 10 * 8,
+            "{calls} looks and events for 160 bursts"
+        );
+    }
+
+    #[test]
+    fn looking_begins_anew_when_it_pays_again() {
+        let mut queue = Moderation::new(Mode::Adaptive, Settings::default());
+        for _ in 0..100 {
+            burst(&mut queue, 32, 0);
+        }
+        for _ in 0..5 * usize::from(TRY) {
+            burst(&mut queue, 32, 3);
+        }
+        assert!(
+            matches!(queue.drained(32, 256), Step::Wait(_)),
+            "it still waits for events"
+        );
     }
 
     /// N-1: while packets come no event is asked for.
