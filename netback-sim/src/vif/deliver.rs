@@ -78,6 +78,11 @@ impl Vif {
             if buffers.burst.next == buffers.burst.len() {
                 buffers.burst.clear();
                 self.blocked = None;
+                // Also where the frame that waited went by another queue, or to nobody, since the guest has asked for that
+                // meanwhile: pages that nobody waits for would keep the thread awake, or take the carrier off.
+                for queue in &mut self.queues {
+                    queue.wanted = 0;
+                }
                 return Ok(worked);
             }
             if worked {

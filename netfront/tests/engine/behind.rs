@@ -117,6 +117,10 @@ fn a_worker_that_is_behind_loses_its_own_packets_and_those_of_the_other_go_on() 
             until("the other's packets", || {
                 seen[0].packets.load(Relaxed) == sender.sent
             });
+            // The last one that was dropped is counted after that, at the end of its visit.
+            until("all that was counted", || {
+                core.packets.get() == 2 * sender.sent
+            });
             core.dropped.get() > 200
         });
         assert_eq!(core.held.get(), 0, "one worker had room all the time");
