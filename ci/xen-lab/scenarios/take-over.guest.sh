@@ -106,11 +106,12 @@ take_over() {
     [ -e "/sys/class/net/$interface/tun_flags" ] || { echo "$interface is no TAP"; return 1; }
     # The modules in use are others meanwhile, their list is the same. For a moment a neighbour may be asked for.
     tries=25
-    until same || [ "$tries" = 0 ]; do
+    until interface_now >/run/lab/now 2>/dev/null && cmp -s /run/lab/now /run/lab/before; do
         tries=$((tries - 1))
+        # What was compared, not what is so by now: without a confirmation the vif goes back meanwhile.
+        [ "$tries" -gt 0 ] || { echo "the TAP differs from $interface:"; diff -u /run/lab/before /run/lab/now; return 1; }
         sleep 0.2
     done
-    same || { echo "the TAP differs from $interface:"; interface_now | diff -u /run/lab/before -; return 1; }
 }
 
 # The report has it twice, the second time among the figures of the process.
