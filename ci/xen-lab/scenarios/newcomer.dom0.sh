@@ -40,7 +40,7 @@ step "the service starts" 'service_start && service_carries'
 check "user of the driver" netfront "$(guest service_user)"
 check "its capabilities (12 is CAP_NET_ADMIN)" 0000000000001000 "$(guest service_capabilities)"
 ping_both 5
-step "upgraded under a session" 'session_start 45 && upgraded && session_end'
+step "upgraded under a session" 'session_start 900 -b 100M && upgraded && session_moves && session_stop'
 guest cat /run/lab/dpkg.txt >"$RESULTS/dpkg-upgrade.txt"
 guest cat /run/lab/session.txt >"$RESULTS/session-upgrade.txt"
 saw "the service without root; upgraded under a TCP session, which lives on"

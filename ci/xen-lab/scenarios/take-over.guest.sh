@@ -213,20 +213,3 @@ session_stop() {
         sleep 0.2
     done
 }
-
-# session_end: it ended well, and moved data in its last three seconds.
-session_end() {
-    tries=300
-    until [ -e /run/lab/session.status ]; do
-        tries=$((tries - 1))
-        [ "$tries" -gt 0 ] || { echo "the session hangs:"; tail -n 20 /run/lab/session.txt; return 1; }
-        sleep 0.2
-    done
-    rate=$(awk '/Kbits\/sec/ && !/sender|receiver/ { for (i = 2; i <= NF; i++) if ($i == "Kbits/sec") rates[++n] = $(i - 1) }
-        END { printf "%d", rates[n] + rates[n - 1] + rates[n - 2] }' /run/lab/session.txt)
-    if [ "$(cat /run/lab/session.status)" != 0 ] || [ "$rate" -lt 1 ]; then
-        echo "the session ended with $(cat /run/lab/session.status), $rate Kbit/s in all in its last 3 seconds:"
-        cat /run/lab/session.txt
-        return 1
-    fi
-}
