@@ -27,7 +27,7 @@ use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::numbered::{self, Tally, END};
 use netfront::device::thread_name;
@@ -158,51 +158,69 @@ struct Moved {
     /// Queues that there are.
     queues: u64,
     times: AtomicU64,
-    /// Times that all queues had come to the event cores that they were bound to, before they were bound anew.
+    /// Times that all queues were found on the event cores that they were bound to, evenly: before that they are not bound anew.
     settled: AtomicU64,
-    /// The most queues that one of these had more than another then.
+    /// The most queues that one of these had more than another then; or, with those that were on none of them, when it had taken
+    /// [`LATE`].
     spread: AtomicU64,
 }
+
+/// By then queues are where they were bound to, or never will be: milliseconds are what it takes.
+const LATE: Duration = Duration::from_secs(2);
 
 impl Moved {
     /// Moves queues between event cores and places of the hash between workers, in an order that repeats in each run.
     fn again(&self, controls: &Controls, every: Duration, event_cores: usize, workers: usize) {
         let mut random = 1u64;
         let mut named: Vec<usize> = Vec::new();
+        let mut bound = Instant::now();
         while !controls.is_stopping() {
             thread::sleep(every);
-            self.look(controls, &named);
             random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
             // The upper half: the lower bits of such numbers repeat soon.
             let bits = random >> 32;
-            let sets = (1u64 << event_cores.clamp(1, 16)) - 1;
-            let set = 1 + bits % sets;
-            named = (0..event_cores.min(16))
-                .filter(|core| (set >> core) & 1 == 1)
-                .collect();
-            // Refused while no cores run.
-            if controls.rebind(&named).is_err() {
-                continue;
+            if self.have_come(controls, &named, bound.elapsed()) {
+                let sets = (1u64 << event_cores.clamp(1, 16)) - 1;
+                let set = 1 + bits % sets;
+                named = (0..event_cores.min(16))
+                    .filter(|core| (set >> core) & 1 == 1)
+                    .collect();
+                // Refused while no cores run.
+                if controls.rebind(&named).is_err() {
+                    named.clear();
+                    continue;
+                }
+                bound = Instant::now();
+                self.times.fetch_add(1, Relaxed);
             }
             if workers > 0 {
                 controls.remap(|place| (bits >> (place % 16)) as usize % workers);
             }
-            self.times.fetch_add(1, Relaxed);
         }
     }
 
-    /// Where queues are, by what the event cores count: not what was wanted.
-    fn look(&self, controls: &Controls, named: &[usize]) {
+    /// Whether queues may be bound anew: they are where they were bound to, or should be by now. By what the event cores count,
+    /// not by what was wanted. Those that have not begun to move may be on cores that are to have some as well, all on one: so only
+    /// an even spread says that they have come.
+    fn have_come(&self, controls: &Controls, named: &[usize], since: Duration) -> bool {
         let cores = controls.cores();
         let queues = |core: &usize| cores.get(*core).map_or(0, |core| core.queues.get());
         let counts: Vec<u64> = named.iter().map(queues).collect();
-        if counts.iter().sum::<u64>() < self.queues {
-            return;
-        }
-        if let (Some(most), Some(least)) = (counts.iter().max(), counts.iter().min()) {
+        let (Some(most), Some(least)) = (counts.iter().max(), counts.iter().min()) else {
+            // Nothing was bound yet.
+            return true;
+        };
+        let missing = self.queues.abs_diff(counts.iter().sum::<u64>());
+        let spread = most - least + missing;
+        let is_settled = missing == 0 && spread <= 1;
+        if is_settled {
             self.settled.fetch_add(1, Relaxed);
-            self.spread.fetch_max(most - least, Relaxed);
         }
+        if is_settled || since >= LATE {
+            self.spread.fetch_max(spread, Relaxed);
+            return true;
+        }
+        false
     }
 }
 

@@ -17,7 +17,7 @@ mod ways;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use run::{Load, Seen, FLOWS, QUEUES};
+use run::{Load, Seen, EVEN, FLOWS, QUEUES};
 use serde_json::{json, Value};
 use ways::{HandOver, Way, WAYS};
 
@@ -32,9 +32,10 @@ of the worker to take it), a round for each packet, a store behind a lock, fixed
   --work NS     what is done with a packet takes so many nanoseconds (default 500)
   --json        the figures as JSON
 
-Fails if no packet came, one was out of order, queues were ever spread by more than one, workers of the first two rows were woken more than
-0.05 times a packet, or those of the row that is to wake them for each packet less than 0.9 times. Rates depend on the machine, and with fewer
-than five processors threads share them: compare rows of one run.
+Fails if no packet came, one was out of order, queues did not come evenly to the event cores that they were bound to (by what these count;
+they are bound anew when they have come), workers of the first two rows were woken more than 0.05 times a packet, or those of the row that
+is to wake them for each packet less than 0.9 times. Rates depend on the machine, and with fewer than five processors threads share them:
+compare rows of one run.
 ";
 
 /// Wake-ups of workers for each packet, at most.
@@ -165,6 +166,7 @@ fn report(rows: &[Row<'_>], load: Load) -> Value {
             "packets_per_second": seen.kpps() * 1000.0,
             "out_of_order": seen.out_of_order,
             "spread": seen.spread,
+            "settled": seen.settled,
             "changes": seen.changes,
             "wakes_per_packet": seen.a_packet(seen.wakes),
             "core_wakeups_per_packet": seen.a_packet(seen.core_wakeups),
@@ -198,8 +200,13 @@ fn faults(rows: &[Row<'_>]) -> Vec<String> {
                 seen.out_of_order
             ));
         }
-        if seen.spread > 1 {
+        if seen.spread > EVEN {
             faults.push(format!("{name}: queues spread by {}", seen.spread));
+        }
+        if seen.settled == 0 {
+            faults.push(format!(
+                "{name}: queues were never found on the event cores that they are bound to"
+            ));
         }
         let wakes = seen.a_packet(seen.wakes);
         if place < OURS && wakes > WAKES {

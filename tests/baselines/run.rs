@@ -24,6 +24,8 @@ pub const QUEUES: u16 = 5;
 const WARM_UP: Duration = Duration::from_millis(300);
 /// Until the first packet must have come: tenfold what a loaded machine takes.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Queues that an event core may have more than another (K-5).
+pub const EVEN: usize = 1;
 /// Between two changes of what is bound to what.
 const CHANGE: Duration = Duration::from_millis(1);
 
@@ -43,8 +45,11 @@ pub struct Seen {
     pub seconds: f64,
     /// Packets that came after a later one of their connection, from the beginning on.
     pub out_of_order: u64,
-    /// The largest difference in queues of two event cores.
+    /// The largest difference in queues of two event cores that were to have some, when all had come there. If they did not come
+    /// in the end: what it was then, with the queues that were on none of these.
     pub spread: usize,
+    /// Times that all queues had come to the event cores that they were bound to.
+    pub settled: u64,
     /// Changes of what is bound to what.
     pub changes: u64,
     /// Wake-ups of workers.
@@ -212,16 +217,20 @@ fn measure<T>(
         }
         thread::sleep(CHANGE);
     }
-    let mut changes = Changes(0x9e37_79b9_7f4a_7c15);
+    let mut changes = Changes::new(way.event_cores);
     let mut wait = |time: Duration, seen: &mut Seen| {
         let begun = Instant::now();
         while begun.elapsed() < time && !driver.is_finished() {
             thread::sleep(CHANGE);
+            let spread = spread(controls, &changes.named);
+            if spread <= EVEN {
+                seen.spread = seen.spread.max(spread);
+                seen.settled += 1;
+            }
             if way.rebinds {
-                changes.next(controls);
+                changes.next(controls, spread);
                 seen.changes += 1;
             }
-            seen.spread = seen.spread.max(controls.spread());
         }
     };
     wait(WARM_UP, seen);
@@ -247,6 +256,29 @@ fn measure<T>(
     }
     let limits = controls.cores().into_iter().map(|core| core.limit.get());
     seen.limit = limits.max().unwrap_or(0);
+    // Queues that are on their way come there; those that are lost do not.
+    let begun = Instant::now();
+    let mut last = spread(controls, &changes.named);
+    while last > EVEN && begun.elapsed() < PATIENCE && !driver.is_finished() {
+        thread::sleep(CHANGE);
+        last = spread(controls, &changes.named);
+    }
+    seen.spread = seen.spread.max(last);
+}
+
+/// How far queues are from sitting evenly on these event cores, by what the cores count and not by what is wanted: how many the one
+/// with most has more than the one with least, and those that are on none of them. On their way they may be anywhere.
+fn spread(controls: &Controls, named: &[usize]) -> usize {
+    let cores = controls.cores();
+    let queues = |core: &usize| {
+        cores
+            .get(*core)
+            .map_or(0, |core| core.queues.get() as usize)
+    };
+    let counts: Vec<usize> = named.iter().map(queues).collect();
+    let most = counts.iter().max().copied().unwrap_or(0);
+    let least = counts.iter().min().copied().unwrap_or(0);
+    most - least + counts.iter().sum::<usize>().abs_diff(usize::from(QUEUES))
 }
 
 /// In the order in which [`measure`] takes them.
@@ -263,19 +295,36 @@ fn sample(controls: &Controls, counted: &Counted, store: Option<&dyn Store>) -> 
     ]
 }
 
-/// Changes that look random and are the same each time.
-struct Changes(u64);
+/// Changes that look random.
+struct Changes {
+    random: u64,
+    /// The event cores that are to have the queues.
+    named: Vec<usize>,
+}
 
 impl Changes {
-    fn next(&mut self, controls: &Controls) {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        match self.0 % 4 {
+    fn new(event_cores: usize) -> Self {
+        Self {
+            random: 0x9e37_79b9_7f4a_7c15,
+            named: (0..event_cores).collect(),
+        }
+    }
+
+    /// Another one, where queues have this spread now.
+    fn next(&mut self, controls: &Controls, spread: usize) {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        match self.random % 4 {
+            // Of queues that are bound anew before they have come nobody could say that they ever did.
+            0 if spread > EVEN => {}
             0 => {
                 let cores: [&[usize]; 3] = [&[0], &[1], &[0, 1]];
+                let named = cores[(self.random >> 8) as usize % 3];
                 // Before the cores run there is nothing to bind.
-                let _ = controls.rebind(cores[(self.0 >> 8) as usize % 3]);
+                if controls.rebind(named).is_ok() {
+                    self.named = named.to_vec();
+                }
             }
             change => {
                 let shift = change as usize;

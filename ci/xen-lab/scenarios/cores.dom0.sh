@@ -103,10 +103,12 @@ stage "$SCENARIO: bound anew all the time"
 start rebinding --rebind 20 --work 100
 send --seconds 8
 ended rebinding
-check_at_least "times that all was bound anew" 50 "$(field rebindings)"
+check_at_least "times that all was bound anew" 20 "$(field rebindings)"
 check_at_least "queues that went from one event core to the other" 10 "$(field queues_moved)"
+# By the event cores' own counters. Without a look at queues that have come the largest spread would be none.
+check_at_least "times that all queues had come to the event cores that they were bound to" 20 "$(field settled)"
 spread=$(field largest_spread)
-[ "$spread" -le 1 ] || fail "queues that one event core had more than the other: wanted 1 at most, found $spread"
+[ "${spread:-9}" -le 1 ] || fail "queues that one event core had more than the other: wanted 1 at most, found ${spread:-nothing}"
 none_on_workers
 # Event cores' sleeps and workers' wake-ups together: 0.17 were seen. One for each packet would be the end of all batches.
 wakeups=$(field wakeups_a_packet)
