@@ -108,8 +108,7 @@ impl EventCore<'_, '_> {
         if self.world.way == Way::NoSteering {
             return Room::Take(weight);
         }
-        // Not as the driver does it, which goes by `least_depth`: here a worker that is behind holds up the others.
-        let depth = self.steering.depth();
+        let depth = self.steering.least_depth();
         let pressure = &mut self.world.queues[queue].pressure;
         pressure.room(self.clock.now(), weight, depth)
     }

@@ -15,9 +15,8 @@
 //!
 //! What is played by hand are the loops around netfront's parts, since those that ship (`engine::receiver`, `engine::cores`) poll
 //! queues with memory and a backend, and what that costs is the machine's: `netfront/tests/engine` runs them. The loops here do
-//! with each answer of a part what those do, dropping too. Several cores differ in two things: they are played without moderation,
-//! each packet after a pause being an event, and a queue is held for the worker that is furthest behind, where the driver holds it
-//! only when all are, and drops the packets of one.
+//! with each answer of a part what those do, dropping too. Several cores differ in one thing: they are played without moderation,
+//! each packet after a pause being an event.
 //!
 //! The decisions are made by netfront's own code. The costs are parameters, and so no figure here says how fast the
 //! driver is: it says which rule is better than which, and whether that holds when the world is different.

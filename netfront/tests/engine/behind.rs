@@ -123,10 +123,6 @@ fn a_worker_that_is_behind_loses_its_own_packets_and_those_of_the_other_go_on() 
             });
             core.dropped.get() > 200
         });
-        // The other's last packet may be done with before the event core has come to the end of its visit.
-        until("all that was sent is taken and counted", || {
-            core.packets.get() == 2 * sender.sent
-        });
         assert_eq!(core.held.get(), 0, "one worker had room all the time");
         assert_eq!(seen[1].packets.load(Relaxed), 0);
         drop(gate);

@@ -201,7 +201,7 @@ fn sum(controls: &Controls, name: &str) -> u64 {
     cores.iter().map(|core| core.snapshot().get(name)).sum()
 }
 
-/// K-1, K-2, K-3, K-5, K-7, K-8: two event cores and two workers, 64 flows, with queues, places of the hash and connections
+/// K-1, K-2, K-3, K-7, K-8: two event cores and two workers, 64 flows, with queues, places of the hash and connections
 /// bound anew all the time: nothing is lost, nothing is out of order, the queues stay evenly spread, and a wake-up of a
 /// worker stands for twenty packets at least.
 fn keep_their_order(activation: Activation) {
@@ -284,7 +284,7 @@ fn keep_their_order(activation: Activation) {
     assert!(of_workers("packets").iter().all(|&packets| packets > 0));
 }
 
-/// K-1, K-2, K-3, K-5, K-7, K-8, S-6: see [`keep_their_order`].
+/// K-1, K-2, K-3, K-7, K-8, S-6: see [`keep_their_order`].
 #[test]
 fn flows_keep_their_order_while_everything_is_bound_anew() {
     keep_their_order(Activation::Inline);
