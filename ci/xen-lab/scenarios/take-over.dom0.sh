@@ -13,11 +13,11 @@ guest_must probed
 saw "probe --fix loads modules and raises the limit"
 guest_must remember
 
-step "a session" 'session_start 900 -b 100M'
+step "a session" 'session_start 900 -b 10M'
 under_one_session
 step "ended by SIGTERM" 'take_over --confirm-within 0 && terminated && same_as_before'
-step "not confirmed" 'take_over --confirm-within 5 && ended_with 75 && same_as_before'
-step "the driver stands still" 'take_over --confirm-within 5 && driver_stopped && same_as_before'
+step "not confirmed" 'take_over --confirm-within 15 && ended_with 75 && same_as_before'
+step "the driver stands still" 'take_over --confirm-within 15 && driver_stopped && same_as_before'
 step "the driver is killed" 'take_over --confirm-within 0 && driver_killed && same_as_before'
 step "the guardian is killed" 'take_over && guardian_killed && same_as_before'
 step "both are killed" 'take_over && both_killed && same_as_before'
