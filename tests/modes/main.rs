@@ -37,6 +37,8 @@ passes.
 const MODES: [Mode; 3] = [Mode::Interrupt, Mode::Adaptive, Mode::Poll];
 /// The place of the load at which looking by itself has to spare wake-ups.
 const DENSE: usize = 2;
+/// Wake-ups a second from which on there is something to spare: at fewer the thread hardly slept.
+const OFTEN: f64 = 1000.0;
 /// What a mode that sleeps may take of a processor while nothing passes, in percent: a hundred times what was seen.
 const IDLE_CPU: f64 = 1.0;
 /// How often it may wake then, a second: the limit of `ci/idle` in `ci/full`.
@@ -113,7 +115,7 @@ fn faults(rows: &[(Mode, Seen)], plan: Plan) -> Vec<String> {
         row.map(|(_, seen)| seen.loads[DENSE].cost.wakeups)
     };
     if let (Some(interrupt), Some(adaptive)) = (woken(Mode::Interrupt), woken(Mode::Adaptive)) {
-        if adaptive >= interrupt {
+        if interrupt >= OFTEN && adaptive >= interrupt {
             faults.push(format!(
                 "adaptive, {}: it wakes {adaptive:.0} times a second, fewer than the {interrupt:.0} of interrupt are wanted",
                 name(&plan.loads[DENSE])
