@@ -177,8 +177,9 @@ impl Ways {
     /// An event has brought packets to a busy queue: how it goes on.
     fn choose(&mut self) {
         self.chosen = (self.chosen + 1) % TRY;
-        let looks = self.look >= self.ask;
-        self.now = match looks == (self.chosen > 0) {
+        let looks_pay = self.look >= self.ask;
+        let tries_the_other = self.chosen == 0;
+        self.now = match looks_pay != tries_the_other {
             true => Way::Look,
             false => Way::Ask,
         };
