@@ -17,24 +17,12 @@ fn help(command: Option<&str>) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The commands that the program names.
-fn commands(help: &str) -> Vec<String> {
-    let list = help.split("Commands:\n").nth(1).unwrap();
-    list.lines()
-        .take_while(|line| !line.is_empty())
-        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
-        .filter_map(|line| line.split_whitespace().next())
-        .filter(|name| *name != "help")
-        .map(str::to_owned)
-        .collect()
-}
-
 #[test]
 fn every_help_is_as_it_was_when_somebody_last_read_it() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/help");
     let update = std::env::var_os("UPDATE").is_some();
     let of_all = help(None);
-    let commands = commands(&of_all);
+    let commands = netfront_tests::commands(&of_all);
     assert!(!commands.is_empty(), "{of_all}");
     let mut texts = vec![("netback-sim.txt".to_owned(), of_all)];
     texts.extend(

@@ -23,15 +23,7 @@ fn netfront(words: &[&str]) -> String {
 
 /// The commands that `--help` names.
 fn commands() -> Vec<String> {
-    let help = netfront(&["--help"]);
-    let list = help.split("Commands:\n").nth(1).unwrap();
-    list.lines()
-        .take_while(|line| !line.is_empty())
-        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
-        .filter_map(|line| line.split_whitespace().next())
-        .filter(|name| *name != "help")
-        .map(str::to_owned)
-        .collect()
+    netfront_tests::commands(&netfront(&["--help"]))
 }
 
 fn generated(what: &str) -> TempDir {

@@ -91,6 +91,22 @@ pub fn program(name: &str) -> PathBuf {
     directory.join(name)
 }
 
+/// The commands that the help of a program names.
+///
+/// # Panics
+/// If it names none.
+pub fn commands(help: &str) -> Vec<String> {
+    let list = help.split("Commands:\n").nth(1);
+    list.unwrap_or_else(|| panic!("no commands: {help}"))
+        .lines()
+        .take_while(|line| !line.is_empty())
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| *name != "help")
+        .map(str::to_owned)
+        .collect()
+}
+
 /// A program of the project that runs. It is killed when this is dropped.
 pub struct Process {
     child: Guarded,

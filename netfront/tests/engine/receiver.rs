@@ -93,18 +93,22 @@ fn a_turn_ends_with_the_ring_or_with_the_restart_limit() {
     assert_eq!(count(&own.queue, "engine_limit"), 2);
 }
 
-/// S-4: a limit that leaves packets behind grows by itself, to twice as many rounds at most at a time.
-#[test]
-fn the_limit_grows_while_packets_are_left_behind() {
-    let mut own = Loop::new(Tuning {
+/// Rounds of eight packets, as long as the machine likes: the limit alone is to end them.
+fn eights() -> Tuning {
+    Tuning {
         budgets: Budgets {
             weight: 8,
-            // As long as the machine likes: the limit alone is to end it.
             time: Duration::from_secs(3600),
             ..Budgets::default()
         },
         ..Tuning::default()
-    });
+    }
+}
+
+/// S-4: a limit that leaves packets behind grows by itself, to twice as many rounds at most at a time.
+#[test]
+fn the_limit_grows_while_packets_are_left_behind() {
+    let mut own = Loop::new(eights());
     own.deliver(250);
     assert_eq!(own.turn(), 10 * 8);
     assert_eq!(count(&own.queue, "engine_limit"), 20);
@@ -115,14 +119,7 @@ fn the_limit_grows_while_packets_are_left_behind() {
 /// S-3: packets that a consumer cannot keep up with are no reason to take more of them at a time.
 #[test]
 fn the_limit_does_not_grow_while_the_consumer_is_more_than_half_behind() {
-    let mut own = Loop::new(Tuning {
-        budgets: Budgets {
-            weight: 8,
-            time: Duration::from_secs(3600),
-            ..Budgets::default()
-        },
-        ..Tuning::default()
-    });
+    let mut own = Loop::new(eights());
     own.consumer.behind = own.tuning.limits.high / 2;
     own.deliver(250);
     assert_eq!(own.turn(), 10 * 8);
